@@ -1,0 +1,60 @@
+package source
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// Info is a file as the file system describes it.
+type Info struct {
+	Size    int64
+	ModTime time.Time
+	FileID  string // device and inode, "10302:4711"
+	Links   uint64 // hard links
+}
+
+// Original is an open file of a source. Its Read checks, when it reaches the
+// end, that size, mtime, ctime and inode are what they were at the opening and
+// that exactly size bytes came; if not it returns ErrChanged in place of
+// io.EOF. So whoever reads to the end without an error has read one version.
+type Original interface {
+	io.ReadSeekCloser
+	Info() Info
+}
+
+// Originals are the files of one source, below its roots. All methods may be
+// called at once. Errors: ErrNoFile, ErrNotRegular, ErrOutside, ErrChanged;
+// any other says nothing about the file.
+type Originals interface {
+	// Open opens a regular file for reading, without blocking on pipes.
+	Open(ctx context.Context, path string) (Original, error)
+	// Same returns the paths, in this source's words, under which rows of this
+	// source could reach the file that other (a path of any source) names.
+	Same(ctx context.Context, other string) ([]string, error)
+	Quarantine
+}
+
+// Quarantine is how an original is deleted: renamed beside itself, looked at
+// again, then removed or put back. Each step is durable when it returns nil
+// and may be repeated.
+type Quarantine interface {
+	// Hide renames the file to its quarantine name in the same folder, replacing
+	// nothing. When the quarantine name is taken, by an earlier Hide that was
+	// cut, it leaves path alone and returns nil.
+	Hide(ctx context.Context, path string) error
+	// OpenHidden opens the quarantined file; ErrNoFile when there is none.
+	OpenHidden(ctx context.Context, path string) (Original, error)
+	// PutBack renames the quarantined file to path without overwriting anything;
+	// fs.ErrExist when path is taken, and the file stays quarantined.
+	PutBack(ctx context.Context, path string) error
+	// Remove unlinks the quarantined file; no error when it is gone.
+	Remove(ctx context.Context, path string) error
+}
+
+// Source is one named source: its rows and its files.
+type Source struct {
+	Name  string
+	Rows  Table
+	Files Originals
+}

@@ -1,0 +1,91 @@
+// Package source is the supervising system as desnode sees it: the table that
+// lists the files (Table) and the files themselves (Originals).
+//
+// A driver of Table is the only code that talks to a particular database:
+// SQLite, here (embedded); Postgres later. sourcetest holds the conformance
+// suite that every driver passes.
+//
+// Every UPDATE matches id, name, status, archive_version, size and time as
+// last seen and changes nothing else; repeating it has no effect. A database
+// error never means that a row is missing.
+//
+// Not for: deciding what to archive or delete. That is marker, packer, keeper.
+package source
+
+import (
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+)
+
+// Errors of every driver, returned wrapped.
+var (
+	// ErrNotFound: the database answered that there is no such row.
+	ErrNotFound = errors.New("no such row")
+	// ErrNoFile: the file is not there: the folder says so, no error hides it.
+	ErrNoFile = errors.New("no such file")
+	// ErrChanged: the file is not the one that the row lists, or it changed
+	// while it was read.
+	ErrChanged = errors.New("file changed")
+	// ErrNotRegular: a folder, link, device, socket or pipe.
+	ErrNotRegular = errors.New("not a regular file")
+	// ErrOutside: the path leads out of the configured roots.
+	ErrOutside = errors.New("path outside the source's roots")
+)
+
+// State is a row's place in the life of a file (DESIGN.md §3).
+type State string
+
+// The states, in the words of the reference schema.
+const (
+	Active        State = "ACTIVE"
+	Marked        State = "MARKED"
+	Packed        State = "PACKED"
+	DeletedSource State = "DELETED_SOURCE"
+	Failed        State = "FAILED"
+)
+
+// Row is one file as the source's table lists it, as last seen.
+type Row struct {
+	Source  string // the source's short name
+	ID      string
+	Name    string // the source's own name for it
+	Path    string
+	Size    int64     // bytes
+	ModTime time.Time // at the column's precision, UTC
+	State   State
+	Version uint32           // archive_version
+	Pack    desformat.PackID // des_pack; zero until packed
+
+	DesName     string             // the served name; empty until marked
+	SHA256      *[sha256.Size]byte // the row's own checksum when mapped
+	ContentType string
+	Created     time.Time // zero: unknown
+	Custom      []byte    // further mapped columns, one JSON object; nil: none
+
+	MarkedAt    time.Time // zero: not yet
+	PackedAt    time.Time // zero: not yet
+	LastAttempt time.Time // zero: none
+	Attempts    int
+	ErrorCode   string // archive_error: code
+	ErrorText   string // archive_error: what happened
+	Claim       string // des_claim: the deletion that holds the row; empty: none
+	FileID      string // device and inode as last seen ("10302:4711"), "" unknown
+}
+
+// Failure codes, the first word of archive_error.
+const (
+	CodeInvalidName   = "invalid-name"
+	CodeInvalidPath   = "invalid-path"
+	CodeDuplicateName = "duplicate-name"
+	CodeNoFile        = "no-file"
+	CodeChanged       = "changed"
+	CodeChecksum      = "checksum-mismatch"
+	CodeNotRegular    = "not-regular"
+	CodeReadError     = "read-error"
+	CodeRefused       = "row-refused"     // the database refused the acknowledgement
+	CodeShared        = "shared-file"     // two rows reach one file: not deleted
+	CodeDiffers       = "content-differs" // the original is not what was archived: not deleted
+)

@@ -1,0 +1,191 @@
+package source
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+)
+
+// Table is the rows of one source, in the roles that the callers play. A role
+// is also a least-privilege database role. All methods may be called at once.
+// Batches are at most MaxBatch rows.
+type Table interface {
+	MarkerRows
+	PackerRows
+	DeleterRows
+	ReaderRows
+	OperatorRows
+	Close() error
+}
+
+// MaxBatch is the largest number of rows that one call reads or changes.
+const MaxBatch = 1000
+
+// Marking is what marking writes to every row of a batch.
+type Marking struct {
+	At        time.Time
+	Cluster   desformat.ClusterID
+	ShardBits uint8
+}
+
+// MarkerRows is the role that moves ACTIVE rows to MARKED.
+type MarkerRows interface {
+	// Eligible lists up to limit ACTIVE rows, in the driver's own order after
+	// the id after ("" from the start), that were modified before `before`, were
+	// archived before (a changed file has no minimum age) or were registered as
+	// eligible at once.
+	Eligible(ctx context.Context, before time.Time, after string, limit int) ([]Row, error)
+	// Mark moves rows from ACTIVE to MARKED, archive_version one higher, with
+	// the rows' DesName and the hash and shard that follow from it. It reports
+	// for each row whether it still was as last seen, and so was moved.
+	Mark(ctx context.Context, rows []Row, m Marking) ([]bool, error)
+	// Refuse moves one ACTIVE or MARKED row to FAILED at once: it can never be
+	// archived as it is.
+	Refuse(ctx context.Context, row Row, code, text string, at time.Time) error
+}
+
+// Bucket is the part of the MARKED backlog in one range.
+type Bucket struct {
+	Range  desformat.Range
+	Rows   int64
+	Bytes  int64     // each row counted with at most Due.RowCap bytes
+	Oldest time.Time // the earliest marked_at
+}
+
+// Due says which MARKED rows are worth an attempt now: those without a failed
+// attempt, and those whose last one is Backoff * 2^(attempts-1) ago (at most
+// 2^10 Backoffs). A zero Backoff makes all rows due.
+type Due struct {
+	Now     time.Time
+	Backoff time.Duration
+	RowCap  int64 // 0: no cap
+}
+
+// After is a place in the order of Marked: rows behind (Hash, ID).
+type After struct {
+	Hash int64 // des_hash; -1 from the start
+	ID   string
+}
+
+// Ack is the acknowledgement of one record: its row as the pack's catalog
+// lists it, and the pack.
+type Ack struct {
+	ID      string
+	Name    string // des_name
+	Version uint32
+	Size    int64
+	ModTime time.Time
+	SHA256  [sha256.Size]byte
+	Pack    desformat.PackID
+}
+
+// AckResult says what an acknowledgement found.
+type AckResult uint8
+
+// The results.
+const (
+	// AckDone: the row was MARKED at that version and is PACKED now, or its
+	// des_pack was this pack already (whatever its state): the record is live.
+	AckDone AckResult = iota
+	// AckGone: no such row, or it has moved on: the record is dead.
+	AckGone
+	// AckRefused: the database refused to change this very row (a constraint,
+	// a trigger); the attempt is counted and the record is dead.
+	AckRefused
+)
+
+// PackerRows is the role that moves MARKED rows to PACKED.
+type PackerRows interface {
+	// Backlog counts the MARKED rows that are due, in ranges of `bits` bits;
+	// empty ranges are left out, the order is rising.
+	Backlog(ctx context.Context, bits uint8, due Due) ([]Bucket, error)
+	// Marked lists up to limit MARKED rows of r that are due, by rising
+	// (des_hash, id), behind after.
+	Marked(ctx context.Context, r desformat.Range, after After, due Due, limit int) ([]Row, error)
+	// Attempt counts a failed attempt; at the max-th the row becomes FAILED,
+	// which it reports.
+	Attempt(ctx context.Context, row Row, code, text string, max int, at time.Time) (failed bool, err error)
+	// Acknowledge writes the acknowledgements in one transaction, in sorted
+	// order, and reports each result in the order given. Rows that the database
+	// refuses do not stop the others.
+	Acknowledge(ctx context.Context, acks []Ack, at time.Time) ([]AckResult, error)
+}
+
+// DeleterRows is the role that moves PACKED rows to DELETED_SOURCE.
+type DeleterRows interface {
+	// Deletable lists up to limit PACKED rows whose des_pack is pack, packed
+	// before `packedBefore`, without an archive_error, in the driver's order
+	// behind the id after; rows that an earlier deletion claimed included.
+	Deletable(ctx context.Context, pack desformat.PackID, packedBefore time.Time, after string, limit int) ([]Row, error)
+	// Claim sets des_claim on a row that still is PACKED as last seen,
+	// des_pack included; false: it is not.
+	Claim(ctx context.Context, row Row, claim string) (bool, error)
+	// Unclaim clears des_claim on a row that claim holds; a non-empty code is
+	// written to archive_error and keeps the row from Deletable until retried.
+	Unclaim(ctx context.Context, row Row, claim, code, text string, at time.Time) error
+	// Deleted moves a row that claim holds to DELETED_SOURCE.
+	Deleted(ctx context.Context, row Row, claim string, at time.Time) (bool, error)
+	// Sharing counts rows other than row (of this source; every row when
+	// row.Source is another) that reach the same file: the same FileID, or one
+	// of paths.
+	Sharing(ctx context.Context, row Row, fileID string, paths []string) (int, error)
+}
+
+// ReaderRows is the role that serves files not yet packed.
+type ReaderRows interface {
+	// ByName returns the row whose des_name is name, else the ACTIVE row whose
+	// own name is name. ErrNotFound only when the database says so.
+	ByName(ctx context.Context, name string) (Row, error)
+	// ByID returns the row with that id.
+	ByID(ctx context.Context, id string) (Row, error)
+}
+
+// Tally sums up rows.
+type Tally struct {
+	Rows   int64
+	Bytes  int64
+	Oldest time.Time // modified_at; zero when there are no rows
+	Newest time.Time
+}
+
+// File is one file to register in the embedded source.
+type File struct {
+	Name    string
+	Path    string // absolute
+	Size    int64
+	ModTime time.Time
+	FileID  string
+}
+
+// Registered says what registering one file did.
+type Registered uint8
+
+// The outcomes.
+const (
+	RegisteredNew       Registered = iota
+	RegisteredUnchanged            // known, same size and time
+	RegisteredChanged              // known, changed since: ACTIVE again
+	RegisteredTaken                // another path has this name: left alone
+)
+
+// OperatorRows is the role behind the commands.
+type OperatorRows interface {
+	// Counts sums up the rows by state.
+	Counts(ctx context.Context) (map[State]Tally, error)
+	// EligibleTally sums up what Eligible would list, and the ACTIVE rows that
+	// are too young.
+	EligibleTally(ctx context.Context, before time.Time) (eligible, young Tally, err error)
+	// Failures lists up to limit rows that have an archive_error, in the
+	// driver's order behind the id after.
+	Failures(ctx context.Context, after string, limit int) ([]Row, error)
+	// Retry clears the attempts and the archive_error of the named rows (des_name
+	// or name; none given: all that have one) and moves FAILED ones to MARKED, or
+	// to ACTIVE when they never were marked. It returns how many it changed.
+	Retry(ctx context.Context, names []string, at time.Time) (int64, error)
+	// Register adds or refreshes rows, keyed by path, eligible at once; the
+	// results are in the order of files. Only the embedded source has it:
+	// others return errors.ErrUnsupported.
+	Register(ctx context.Context, files []File) ([]Registered, error)
+}
