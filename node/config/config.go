@@ -1,0 +1,150 @@
+// Package config reads a node's configuration: one YAML file, then the
+// environment (DESNODE_…), then flags; the later outranks the earlier.
+//
+// Every key is listed once, in keys.go, with what it means and how it is read;
+// the operator's guide is held against that list. A key of the file that is
+// not in the list is an error that names the nearest known one. A key or URL
+// scheme that a later version brings is refused in a sentence of its own,
+// never ignored. Variables DESNODE_… that are not in the list are ignored,
+// since container platforms invent some.
+//
+// Not for: opening what the configuration names. Load and Validate read the
+// one file and touch nothing else; `desnode doctor` looks at the machine.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// ErrInvalid is what every error of this package about a configuration's
+// content wraps.
+var ErrInvalid = errors.New("invalid configuration")
+
+// Config is what one node runs with. It comes from Default or Load and holds
+// what is in effect, so an explicit 0 is a 0.
+type Config struct {
+	DataDir string // absolute
+	HTTP    string // host:port; port 0 takes a free one
+	Store   Store
+	Sources map[string]Source // by short name
+	Archive Archive
+	Work    []string // what this node takes part in, of AllWork
+	Cache   Cache
+	Log     Log
+}
+
+// Store is the object store.
+type Store struct {
+	URL string // file:///folder
+}
+
+// Source is one source system.
+type Source struct {
+	URL   string   // sqlite:///file.db
+	Roots []string // absolute folders below which its files may be read
+}
+
+// Archive is how files become packs.
+type Archive struct {
+	MinAge       time.Duration // since modification, before a file is marked
+	PackSize     Size          // payload aimed at in one pack
+	MaxWait      time.Duration // longest wait of a range that stays small
+	DeleteSource bool          // delete originals once that is proven safe
+	DeleteGrace  time.Duration // since packing, before an original is deleted
+	Attempts     int           // failed attempts after which a row is FAILED
+}
+
+// Cache caps memory. Both are hard.
+type Cache struct {
+	Index Size // indexes of packs
+	Data  Size // hot small records
+}
+
+// Log is what is logged.
+type Log struct {
+	Level string // debug, info, warn or error
+}
+
+// The kinds of work that a node takes part in.
+const (
+	WorkMark = "mark"
+	WorkPack = "pack"
+	WorkKeep = "keep"
+)
+
+// AllWork returns every kind of work.
+func AllWork() []string { return []string{WorkMark, WorkPack, WorkKeep} }
+
+// Defaults of start.
+const (
+	DefaultDataDir = "desnode-data"
+	DefaultHTTP    = "127.0.0.1:8080"
+	DefaultSource  = "files"
+)
+
+// Default returns the documented defaults for a node whose data dir, an
+// absolute path, is dataDir.
+func Default(dataDir string) Config {
+	return Config{
+		DataDir: dataDir,
+		HTTP:    DefaultHTTP,
+		Store:   Store{URL: DefaultStore(dataDir)},
+		Sources: map[string]Source{DefaultSource: {URL: fileURL("sqlite", filepath.Join(dataDir, "files.db"))}},
+		Archive: Archive{
+			MinAge:      2160 * time.Hour,
+			PackSize:    256 * MiB,
+			MaxWait:     24 * time.Hour,
+			DeleteGrace: 720 * time.Hour,
+			Attempts:    5,
+		},
+		Work:  AllWork(),
+		Cache: Cache{Index: 256 * MiB, Data: 128 * MiB},
+		Log:   Log{Level: "info"},
+	}
+}
+
+// DefaultStore returns the URL of the store that a node has when none is
+// configured: a folder inside its data dir.
+func DefaultStore(dataDir string) string {
+	return fileURL("file", filepath.Join(dataDir, "store"))
+}
+
+// HasDefaultStore reports whether the store is the folder inside the data dir,
+// on which originals are never deleted: one rm -r would take both.
+func (c Config) HasDefaultStore() bool {
+	path, err := c.Store.Path()
+	return err == nil && within(path, c.DataDir)
+}
+
+// Does reports whether the node takes part in that kind of work.
+func (c Config) Does(work string) bool { return slices.Contains(c.Work, work) }
+
+// Path returns the folder of a file:// store.
+func (s Store) Path() (string, error) { return urlPath(s.URL, "file") }
+
+// Path returns the database file of a sqlite:// source.
+func (s Source) Path() (string, error) { return urlPath(s.URL, "sqlite") }
+
+func fileURL(scheme, path string) string {
+	return (&url.URL{Scheme: scheme, Path: filepath.ToSlash(path)}).String()
+}
+
+// urlPath returns the absolute path that a URL of that scheme names.
+func urlPath(raw, scheme string) (string, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "", fmt.Errorf("%w: not a URL", ErrInvalid) // err would repeat a password
+	}
+	if u.Scheme != scheme {
+		return "", fmt.Errorf("%w: %s is not a %s:// URL", ErrInvalid, u.Redacted(), scheme)
+	}
+	if u.Host != "" || !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Fragment != "" {
+		return "", fmt.Errorf("%w: %s must hold an absolute path and nothing else, as in %s:///srv/des", ErrInvalid, u.Redacted(), scheme)
+	}
+	return filepath.Clean(u.Path), nil
+}

@@ -1,0 +1,230 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/rawbytes"
+	"github.com/knadh/koanf/v2"
+)
+
+const (
+	sourcesPrefix = "sources."
+	envPrefix     = "DESNODE_"
+)
+
+// Input is what Load reads.
+type Input struct {
+	File    string            // path of the YAML file; empty: none
+	Environ []string          // as os.Environ returns it
+	Flags   map[string]string // by key, those that were given
+}
+
+// setting is one value and where it comes from.
+type setting struct {
+	origin string // "desnode.yaml", "DESNODE_HTTP", "--http"
+	key    string
+	value  any
+}
+
+// Load reads the layers in rising order over the defaults. Its error lists
+// everything that is wrong and wraps ErrInvalid, or the file's own error.
+// Paths relative to the working directory become absolute.
+func Load(in Input) (Config, error) {
+	var layers []setting
+	if in.File != "" {
+		fromFile, err := readFile(in.File)
+		if err != nil {
+			return Config{}, err
+		}
+		layers = fromFile
+	}
+	layers = append(layers, fromEnviron(in.Environ)...)
+	for _, k := range keys {
+		if v, ok := in.Flags[k.Name]; ok {
+			layers = append(layers, setting{"--" + strings.ReplaceAll(k.Name, "_", "-"), k.Name, v})
+		}
+	}
+	return build(layers)
+}
+
+// build lays settings over the defaults. The data dir comes first, since other
+// defaults follow from it.
+func build(layers []setting) (Config, error) {
+	dataDir := DefaultDataDir
+	for _, s := range layers {
+		if dir, ok := s.value.(string); ok && s.key == "data_dir" {
+			dataDir = dir
+		}
+	}
+	dataDir, err := filepath.Abs(dataDir)
+	if err != nil {
+		return Config{}, fmt.Errorf("data_dir: %w", err)
+	}
+	c := Default(dataDir)
+	if slices.ContainsFunc(layers, func(s setting) bool { return strings.HasPrefix(s.key, sourcesPrefix) }) {
+		c.Sources = map[string]Source{} // named sources take the default one's place
+	}
+	var errs []error
+	for _, s := range layers {
+		if err := c.apply(s); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", s.origin, s.key, err))
+		}
+	}
+	c.DataDir = dataDir
+	if s, ok := c.Sources[DefaultSource]; ok && s.URL == "" {
+		s.URL = Default(dataDir).Sources[DefaultSource].URL
+		c.Sources[DefaultSource] = s
+	}
+	if len(errs) == 0 {
+		errs = append(errs, c.Validate())
+	}
+	return c, errors.Join(errs...)
+}
+
+// apply writes one setting into c.
+func (c *Config) apply(s setting) error {
+	if s.value == nil && isSection(s.key) {
+		// "archive:" with nothing below it, or "documents:" below "sources:".
+		if name, ok := strings.CutPrefix(s.key, sourcesPrefix); ok {
+			c.Sources[name] = Source{}
+		}
+		return nil
+	}
+	k, source, err := find(s.key)
+	if err != nil {
+		return err
+	}
+	if s.value == nil {
+		return fmt.Errorf("%w: it has no value", ErrInvalid)
+	}
+	return k.set(c, source, s.value)
+}
+
+// readFile returns the settings of a YAML file in the order of their keys.
+func readFile(path string) ([]setting, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	k := koanf.New(".")
+	if err := k.Load(rawbytes.Provider(b), yaml.Parser()); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", path, ErrInvalid, err)
+	}
+	var settings []setting
+	for _, key := range k.Keys() {
+		v := k.Get(key)
+		if m, ok := v.(map[string]any); ok && len(m) == 0 {
+			v = nil
+		}
+		settings = append(settings, setting{path, key, v})
+	}
+	return settings, nil
+}
+
+var sourceVariable = regexp.MustCompile(`^` + envPrefix + `SOURCES_([A-Z0-9][A-Z0-9_-]*)_(URL|ROOTS)$`)
+
+// fromEnviron returns the settings among the variables; empty ones are unset.
+func fromEnviron(environ []string) []setting {
+	var settings []setting
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		if value == "" || !strings.HasPrefix(name, envPrefix) {
+			continue
+		}
+		if m := sourceVariable.FindStringSubmatch(name); m != nil {
+			settings = append(settings, setting{name, strings.ToLower(sourcesPrefix + m[1] + "." + m[2]), value})
+			continue
+		}
+		known := func(key string) bool { return envName(key) == name }
+		if i := slices.IndexFunc(keys[:], func(k Key) bool { return known(k.Name) }); i >= 0 {
+			settings = append(settings, setting{name, keys[i].Name, value})
+		} else if i := slices.IndexFunc(laterKeys[:], known); i >= 0 {
+			settings = append(settings, setting{name, laterKeys[i], value})
+		}
+	}
+	slices.SortFunc(settings, func(a, b setting) int { return strings.Compare(a.origin, b.origin) })
+	return settings
+}
+
+func envName(key string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// find returns the key of that name and, for keys of a source, its short name.
+func find(name string) (Key, string, error) {
+	general, source := generalize(name)
+	for _, k := range keys {
+		if k.Name == general {
+			return k, source, nil
+		}
+	}
+	for _, later := range laterKeys {
+		if general == later || strings.HasPrefix(general, later+".") {
+			return Key{}, "", fmt.Errorf("%w: this version does not have it yet: it runs one node with embedded sources and a folder store", ErrInvalid)
+		}
+	}
+	if isSection(name) {
+		return Key{}, "", fmt.Errorf("%w: holds keys of its own, not a value", ErrInvalid)
+	}
+	return Key{}, "", fmt.Errorf("%w: unknown key; the nearest known one is %s", ErrInvalid, nearest(general, source))
+}
+
+// generalize turns sources.documents.url into sources.*.url.
+func generalize(name string) (general, source string) {
+	rest, ok := strings.CutPrefix(name, sourcesPrefix)
+	if !ok {
+		return name, ""
+	}
+	source, key, ok := strings.Cut(rest, ".")
+	if !ok {
+		return name, ""
+	}
+	return sourcesPrefix + "*." + key, source
+}
+
+// isSection reports whether name stands above keys.
+func isSection(name string) bool {
+	general, _ := generalize(name + ".x")
+	general = strings.TrimSuffix(general, "x")
+	return slices.ContainsFunc(keys[:], func(k Key) bool { return strings.HasPrefix(k.Name, general) })
+}
+
+func nearest(general, source string) string {
+	best, least := "", 0
+	for _, k := range keys {
+		if d := distance(general, k.Name); best == "" || d < least {
+			best, least = k.Name, d
+		}
+	}
+	if source != "" {
+		best = strings.Replace(best, "*", source, 1)
+	}
+	return best
+}
+
+// distance is the number of single-byte edits between a and b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
