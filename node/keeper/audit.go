@@ -1,0 +1,251 @@
+package keeper
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+)
+
+const (
+	auditName = "audit.log"
+	// auditRotate is the size past which a log without open intents is set
+	// aside; opening reads one log, so it bounds the time of a start.
+	auditRotate = 64 << 20
+)
+
+// The events of the audit log. An intent is open until another event with the
+// same source, id and path follows it.
+const (
+	auditIntent  = "intent"   // the original is about to be hidden, then removed
+	auditDeleted = "deleted"  // it was removed
+	auditGone    = "gone"     // nothing was hidden and nothing stands at the path
+	auditPutBack = "put-back" // it stands at its path again
+	auditKept    = "kept"     // another file stands at its path; both were kept
+	auditVoid    = "void"     // it never left its path
+)
+
+// auditRecord is one line of the audit log.
+type auditRecord struct {
+	Time       time.Time        `json:"time"`
+	Event      string           `json:"event"`
+	Source     string           `json:"source"`
+	ID         string           `json:"id"`
+	Path       string           `json:"path"`
+	Name       string           `json:"name"`
+	Pack       desformat.PackID `json:"pack"`
+	Ordinal    uint32           `json:"ordinal"`
+	Size       int64            `json:"size"`
+	SHA256     string           `json:"sha256"`
+	VerifiedAt time.Time        `json:"verified_at"`
+	Claim      string           `json:"claim"`
+	Node       string           `json:"node"`
+	Note       string           `json:"note,omitempty"`
+}
+
+type auditKey struct{ source, id, path string }
+
+func (r *auditRecord) key() auditKey { return auditKey{r.Source, r.ID, r.Path} }
+
+// auditLog is an append-only file of JSON lines. A line is durable when append
+// returns nil; concurrent appends share an fsync.
+type auditLog struct {
+	path string
+	now  func() time.Time
+
+	sync sync.Mutex // held while syncing, so that waiters share the next one
+
+	mu      sync.Mutex // guards what follows
+	f       *os.File
+	size    int64
+	written uint64 // appends written
+	synced  uint64 // appends known to be durable
+	failed  error  // after a failed write or fsync nothing can be promised
+	open    map[auditKey]auditRecord
+}
+
+func openAudit(path string, now func() time.Time) (*auditLog, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("audit log: %w", err)
+	}
+	l := &auditLog{path: path, now: now, f: f, open: map[auditKey]auditRecord{}}
+	if err := l.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("audit log %s: %w", path, err), f.Close())
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
+	}
+	return l, nil
+}
+
+// load finds the open intents and cuts away a last line that a crash tore:
+// its append never returned, so nobody acted on it.
+func (l *auditLog) load() error {
+	r := bufio.NewReaderSize(l.f, 1<<16)
+	for n := 1; ; n++ {
+		line, err := r.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			if len(line) == 0 {
+				return nil
+			}
+			return l.f.Truncate(l.size)
+		}
+		if err != nil {
+			return err
+		}
+		var rec auditRecord
+		if err := json.Unmarshal(line, &rec); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		l.size += int64(len(line))
+		l.note(rec)
+	}
+}
+
+func (l *auditLog) note(rec auditRecord) {
+	if rec.Event == auditIntent {
+		l.open[rec.key()] = rec
+	} else {
+		delete(l.open, rec.key())
+	}
+}
+
+// append writes one record and returns when it is durable.
+func (l *auditLog) append(event, note string, rec auditRecord) error {
+	rec.Event, rec.Note, rec.Time = event, note, l.now().UTC()
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false) // paths stay readable
+	if err := enc.Encode(rec); err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	l.mu.Lock()
+	if l.failed != nil {
+		defer l.mu.Unlock()
+		return l.failed
+	}
+	n, err := l.f.Write(buf.Bytes())
+	if err != nil {
+		defer l.mu.Unlock()
+		// A torn line in the middle would make the log unreadable.
+		l.failed = fmt.Errorf("audit log: %w", errors.Join(err, l.f.Truncate(l.size)))
+		return l.failed
+	}
+	l.size += int64(n)
+	l.written++
+	mine := l.written
+	l.mu.Unlock()
+	if err := l.flush(mine); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.note(rec)
+	return nil
+}
+
+// flush returns when append number mine is durable.
+func (l *auditLog) flush(mine uint64) error {
+	l.sync.Lock()
+	defer l.sync.Unlock()
+	l.mu.Lock()
+	upTo, synced, failed := l.written, l.synced, l.failed
+	l.mu.Unlock()
+	if failed != nil || synced >= mine {
+		return failed
+	}
+	err := l.f.Sync()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.failed = fmt.Errorf("audit log: %w", err)
+		return l.failed
+	}
+	l.synced = upTo
+	return nil
+}
+
+// intents returns the open intents of one pack.
+func (l *auditLog) intents(pack desformat.PackID) []auditRecord {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []auditRecord
+	for _, r := range l.open {
+		if r.Pack == pack {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// packs returns the packs that have open intents.
+func (l *auditLog) packs() map[desformat.PackID]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[desformat.PackID]bool)
+	for _, r := range l.open {
+		out[r.Pack] = true
+	}
+	return out
+}
+
+// isOpen reports whether the record's last event is an intent.
+func (l *auditLog) isOpen(rec auditRecord) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.open[rec.key()]
+	return ok
+}
+
+// rotate sets a large log aside, under a name that carries the time. A log
+// with open intents stays: the next start must find them.
+func (l *auditLog) rotate(limit int64) error {
+	l.sync.Lock()
+	defer l.sync.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.size < limit || len(l.open) > 0 || l.written != l.synced || l.failed != nil {
+		return nil
+	}
+	old := l.path + "." + l.now().UTC().Format("20060102T150405.000000000")
+	if err := os.Link(l.path, old); err != nil { // never replaces another
+		return fmt.Errorf("audit log: %w", err)
+	}
+	next := l.path + ".new"
+	f, err := os.OpenFile(next, os.O_CREATE|os.O_RDWR|os.O_APPEND|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("audit log: %w", err)
+	}
+	if err := errors.Join(os.Rename(next, l.path), syncDir(filepath.Dir(l.path))); err != nil {
+		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
+	}
+	err = l.f.Close()
+	l.f, l.size = f, 0
+	return err
+}
+
+func (l *auditLog) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.f.Close()
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir) // #nosec G304 -- the node's own data dir
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func hexSum(sum [32]byte) string { return hex.EncodeToString(sum[:]) }

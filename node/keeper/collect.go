@@ -1,0 +1,206 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// quarantineSetting is the replicated setting that lists the objects in
+// quarantine, so that no LIST is needed to find them.
+const quarantineSetting = "keeper/quarantine"
+
+// quarantined is an object that was moved, or is about to be, out of the way.
+type quarantined struct {
+	Key string    `json:"key"` // where it was uploaded to
+	At  time.Time `json:"at"`  // when it was moved
+}
+
+// place returns the key that the object has in quarantine.
+func (q quarantined) place() string {
+	return "quarantine/" + q.At.UTC().Format("2006-01-02") + "/" + q.Key
+}
+
+// isGarbage reports whether an announced object may be moved away: no pack
+// owns it, none ever can, and it is old. Liveness and fence are read at one
+// view.
+func isGarbage(v *raftmeta.View, u raftmeta.Upload, now time.Time) bool {
+	return now.Sub(u.BeganAt) > garbageAge && v.Pack(u.Pack) == nil && v.Garbage(u)
+}
+
+// collectable counts what a collection would find to do.
+func (k *Keeper) collectable(v *raftmeta.View) int {
+	now, n := k.cfg.Now(), 0
+	for _, u := range v.Uploads() {
+		if isGarbage(v, u, now) {
+			n++
+		}
+	}
+	list, _, err := quarantineList(v)
+	if err != nil {
+		return n + 1 // collecting reports it
+	}
+	for _, q := range list {
+		if now.Sub(q.At) > quarantineAge {
+			n++
+		}
+	}
+	return n
+}
+
+// collect moves garbage to quarantine and deletes what has been there long
+// enough.
+func (k *Keeper) collect(ctx context.Context) error {
+	job := raftmeta.Job{Kind: raftmeta.JobCollect}
+	err := k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, _ raftmeta.Lease) error {
+		v, err := k.cfg.Manifest.Confirm(ctx)
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, u := range v.Uploads() {
+			if isGarbage(v, u, k.cfg.Now()) {
+				errs = append(errs, k.quarantine(ctx, u))
+			}
+		}
+		return errors.Join(append(errs, k.expire(ctx))...)
+	})
+	if err != nil {
+		return fmt.Errorf("collect garbage: %w", err)
+	}
+	return nil
+}
+
+// quarantine moves one object away. The list names its new place before it
+// goes there, so that no object is ever unknown.
+func (k *Keeper) quarantine(ctx context.Context, u raftmeta.Upload) error {
+	q, err := k.listed(ctx, u.Key)
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.Key, err)
+	}
+	err = k.cfg.Store.Move(ctx, u.Key, q.place())
+	missing := errors.Is(err, store.ErrNotFound) // it was never uploaded
+	if err != nil && !missing {
+		return fmt.Errorf("%s: %w", u.Key, err)
+	}
+	if missing {
+		err = k.unlist(ctx, u.Key)
+	} else {
+		k.metrics.collected.Inc()
+		k.log.InfoContext(ctx, "garbage quarantined", "key", u.Key, "place", q.place(), "pack", u.Pack, "token", u.Token)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.Key, err)
+	}
+	if err := k.cfg.Commands.ForgetUpload(ctx, u.Key); err != nil {
+		return fmt.Errorf("%s: %w", u.Key, err)
+	}
+	return nil
+}
+
+// expire deletes objects that have been in quarantine for quarantineAge.
+func (k *Keeper) expire(ctx context.Context) error {
+	list, _, err := quarantineList(k.cfg.Manifest.View())
+	if err != nil {
+		return err
+	}
+	announced := map[string]bool{} // still to be moved: quarantine does that
+	for _, u := range k.cfg.Manifest.View().Uploads() {
+		announced[u.Key] = true
+	}
+	var errs []error
+	for _, q := range list {
+		if announced[q.Key] || k.cfg.Now().Sub(q.At) <= quarantineAge {
+			continue
+		}
+		if err := k.expireOne(ctx, q); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", q.place(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
+	// A cut upload may have gone on after its key was moved away: the object is
+	// there again, and it too spends its time in quarantine.
+	_, err := k.cfg.Store.Head(ctx, q.Key, "")
+	if err == nil {
+		again := quarantined{Key: q.Key, At: k.cfg.Now()}
+		if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
+			return err
+		}
+		if err := k.editList(ctx, q.Key, &again); err != nil {
+			return err
+		}
+		if err := k.cfg.Store.Move(ctx, q.Key, again.place()); err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
+		return err
+	}
+	k.metrics.expired.Inc()
+	k.log.InfoContext(ctx, "garbage deleted", "key", q.Key, "place", q.place(), "since", q.At)
+	return k.unlist(ctx, q.Key)
+}
+
+// listed returns the list's entry of an upload, made now if there is none: a
+// move that was cut goes on to the same place.
+func (k *Keeper) listed(ctx context.Context, key string) (quarantined, error) {
+	list, _, err := quarantineList(k.cfg.Manifest.View())
+	if err != nil {
+		return quarantined{}, err
+	}
+	for _, q := range list {
+		if q.Key == key {
+			return q, nil
+		}
+	}
+	q := quarantined{Key: key, At: k.cfg.Now()}
+	return q, k.editList(ctx, key, &q)
+}
+
+func (k *Keeper) unlist(ctx context.Context, key string) error { return k.editList(ctx, key, nil) }
+
+// editList replaces the entry of key; a nil q drops it. Only the holder of the
+// collecting lease writes the list; a stale one loses against ifModIndex.
+func (k *Keeper) editList(ctx context.Context, key string, q *quarantined) error {
+	old, modIndex, err := quarantineList(k.cfg.Manifest.View())
+	if err != nil {
+		return err
+	}
+	list := make([]quarantined, 0, len(old)+1)
+	for _, o := range old {
+		if o.Key != key {
+			list = append(list, o)
+		}
+	}
+	if q != nil {
+		list = append(list, *q)
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return k.cfg.Commands.Set(ctx, quarantineSetting, b, modIndex)
+}
+
+func quarantineList(v *raftmeta.View) (list []quarantined, modIndex uint64, err error) {
+	b, modIndex, ok := v.Setting(quarantineSetting)
+	if !ok {
+		return nil, 0, nil
+	}
+	if err := json.Unmarshal(b, &list); err != nil {
+		return nil, 0, fmt.Errorf("setting %s: %w", quarantineSetting, err)
+	}
+	return list, modIndex, nil
+}

@@ -1,0 +1,265 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+const (
+	// rowsPerPass bounds the rows held in memory; each pass reads the catalog once.
+	rowsPerPass = 16 * source.MaxBatch
+	// maxRowErrors ends a pass: so many failures are the disk's or the
+	// database's, not the rows'.
+	maxRowErrors = 16
+	// verifyAhead renews a verification that would run out in mid-pass.
+	verifyAhead = time.Hour
+)
+
+// errNotSafe says that a pack's originals must stay, for now.
+var errNotSafe = errors.New("originals stay")
+
+// deletePack deletes the originals of one pack, as far as they are due, and
+// finishes or undoes what an earlier pass left half done.
+func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
+	due := false
+	if k.cfg.DeleteSource && deletable(p) {
+		var err error
+		if due, err = k.anyDue(ctx, p.ID); err != nil {
+			return fmt.Errorf("delete originals of pack %s: %w", p.ID, err)
+		}
+	}
+	if due && k.cfg.Now().Sub(verifiedAt(p)) > verifiedWithin-verifyAhead {
+		if _, err := k.verifyLeased(ctx, p); err != nil {
+			return err
+		}
+	}
+	if !due && len(k.audit.intents(p.ID)) == 0 {
+		k.setDrained(p)
+		return nil
+	}
+	if err := k.audit.rotate(auditRotate); err != nil {
+		return err
+	}
+	job := raftmeta.Job{Kind: raftmeta.JobDelete, Packs: []desformat.PackID{p.ID}}
+	err := k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, l raftmeta.Lease) error {
+		return k.deleteLeased(ctx, p.ID, due, l.Token.String())
+	})
+	if err != nil {
+		return fmt.Errorf("delete originals of pack %s: %w", p.ID, err)
+	}
+	k.setDrained(p)
+	return nil
+}
+
+func (k *Keeper) deleteLeased(ctx context.Context, id desformat.PackID, due bool, claim string) error {
+	if _, err := k.cfg.Manifest.Confirm(ctx); err != nil {
+		return err
+	}
+	var err error
+	if due {
+		if _, err = k.maySafelyDelete(id); err == nil {
+			d := &deletion{k: k, pack: id, claim: claim}
+			err = d.run(ctx)
+		}
+	}
+	// Only a verdict on the pack undoes what stands half done; any other error
+	// leaves it for the next pass.
+	off := !due || errors.Is(err, errNotSafe)
+	if err != nil && !off {
+		return err
+	}
+	return errors.Join(err, k.settle(ctx, id, off))
+}
+
+// deletable reports whether the manifest speaks against deleting originals of
+// p, its verification's age apart.
+func deletable(p *raftmeta.Pack) bool { return live(p) && p.Acknowledged && undamaged(p) }
+
+// maySafelyDelete holds a pack against every condition of DESIGN.md §4.9 that
+// does not depend on the row, in the newest view. It is asked before a pass
+// and again right before each original is removed.
+func (k *Keeper) maySafelyDelete(id desformat.PackID) (*raftmeta.Pack, error) {
+	p := k.cfg.Manifest.View().Pack(id)
+	switch {
+	case !k.cfg.DeleteSource:
+		return nil, fmt.Errorf("deletion is switched off: %w", errNotSafe)
+	case !live(p):
+		return nil, fmt.Errorf("%w: %w", ErrNotLive, errNotSafe)
+	case !p.Acknowledged:
+		return nil, fmt.Errorf("pack is not acknowledged: %w", errNotSafe)
+	case !undamaged(p):
+		return nil, fmt.Errorf("pack is damaged: %w", errNotSafe)
+	}
+	at := verifiedAt(p)
+	if age := k.cfg.Now().Sub(at); at.IsZero() || age > verifiedWithin || age < 0 {
+		return nil, fmt.Errorf("pack was last verified %s: %w", at.Format(time.RFC3339), errNotSafe)
+	}
+	if !k.cfg.Manifest.AppliedEverywhere(p.AddIndex) {
+		return nil, fmt.Errorf("a member has not applied the pack yet: %w", errNotSafe)
+	}
+	return p, nil
+}
+
+func (k *Keeper) packedBefore() time.Time { return k.cfg.Now().Add(-k.cfg.DeleteGrace) }
+
+// anyDue reports whether some row of the pack is past the grace.
+func (k *Keeper) anyDue(ctx context.Context, id desformat.PackID) (bool, error) {
+	for name, s := range k.sources {
+		rows, err := s.Rows.Deletable(ctx, id, k.packedBefore(), "", 1)
+		if err != nil {
+			return false, fmt.Errorf("source %s: %w", name, err)
+		}
+		if len(rows) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// setDrained puts the next look at a pack without due rows off, by half of the
+// time that has gone since its rows fell due, between a second and an hour: a
+// young pack's last rows fall due soon, an old one's come back by a retry only.
+func (k *Keeper) setDrained(p *raftmeta.Pack) {
+	now := k.cfg.Now()
+	wait := now.Sub(p.Created.Add(k.cfg.DeleteGrace)) / 2
+	wait = min(max(wait, time.Second), time.Hour)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drained[p.ID] = now.Add(wait)
+}
+
+// deletion is one pass over the due rows of one pack, under one lease.
+type deletion struct {
+	k     *Keeper
+	pack  desformat.PackID
+	claim string // the lease's token
+
+	mu   sync.Mutex // guards errs
+	errs []error
+}
+
+// candidate is a due row and the record that archived it.
+type candidate struct {
+	row   source.Row
+	entry desformat.Entry
+	found bool
+}
+
+func (d *deletion) run(ctx context.Context) error {
+	for name, s := range d.k.sources {
+		after := ""
+		for {
+			rows, err := d.due(ctx, s, after)
+			if err != nil {
+				return fmt.Errorf("source %s: %w", name, err)
+			}
+			if len(rows) == 0 {
+				break
+			}
+			if err := d.deleteRows(ctx, s, rows); err != nil {
+				return fmt.Errorf("source %s: %w", name, err)
+			}
+			after = rows[len(rows)-1].ID
+		}
+	}
+	return errors.Join(d.errs...)
+}
+
+// due lists up to rowsPerPass due rows behind after.
+func (d *deletion) due(ctx context.Context, s source.Source, after string) ([]source.Row, error) {
+	var rows []source.Row
+	for len(rows) < rowsPerPass {
+		page, err := s.Rows.Deletable(ctx, d.pack, d.k.packedBefore(), after, source.MaxBatch)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, page...)
+		if len(page) < source.MaxBatch {
+			break
+		}
+		after = page[len(page)-1].ID
+	}
+	return rows, nil
+}
+
+func (d *deletion) deleteRows(ctx context.Context, s source.Source, rows []source.Row) error {
+	byID := make(map[string]*candidate, len(rows))
+	for _, r := range rows {
+		byID[r.ID] = &candidate{row: r}
+	}
+	p, err := d.k.maySafelyDelete(d.pack)
+	if err != nil {
+		return err
+	}
+	if err := d.match(ctx, p, s.Name, byID); err != nil {
+		return err
+	}
+	work := make(chan *candidate)
+	var wg sync.WaitGroup
+	for range d.k.cfg.DeleteWorkers {
+		wg.Go(func() {
+			for c := range work {
+				d.one(ctx, s, c)
+			}
+		})
+	}
+	for _, r := range rows {
+		if ctx.Err() != nil || d.tooManyErrors() {
+			break
+		}
+		work <- byID[r.ID]
+	}
+	close(work)
+	wg.Wait()
+	if d.tooManyErrors() {
+		return errors.Join(d.errs...)
+	}
+	return ctx.Err()
+}
+
+// match finds the live record of each candidate in the pack's catalog.
+func (d *deletion) match(ctx context.Context, p *raftmeta.Pack, src string, byID map[string]*candidate) error {
+	c, err := ownCopy(p)
+	if err != nil {
+		return err
+	}
+	for e, err := range desformat.ReadCatalog(ctx, objectFetcher{d.k.cfg.Store, c.Key, c.Version}, p.Catalog) {
+		if err != nil {
+			return fmt.Errorf("catalog: %w", err)
+		}
+		cand := byID[e.ID]
+		if cand == nil || e.Source != src || e.Type != desformat.TypeFile || p.IsDead(e.Ordinal) {
+			continue
+		}
+		r := &cand.row
+		if e.Name == r.DesName && e.Version == r.Version && e.SourceSize == r.Size && e.SourceTime.Equal(r.ModTime) {
+			cand.entry, cand.found = e, true
+		}
+	}
+	return nil
+}
+
+// one handles one row and counts how it ended.
+func (d *deletion) one(ctx context.Context, s source.Source, c *candidate) {
+	outcome, err := d.deleteOriginal(ctx, s, c)
+	if err != nil {
+		outcome = outcomeError
+		d.mu.Lock()
+		d.errs = append(d.errs, fmt.Errorf("row %s: %w", c.row.ID, err))
+		d.mu.Unlock()
+	}
+	d.k.metrics.deletions.WithLabelValues(outcome).Inc()
+}
+
+func (d *deletion) tooManyErrors() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.errs) >= maxRowErrors
+}

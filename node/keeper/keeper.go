@@ -1,0 +1,220 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// Errors of this package, returned wrapped.
+var (
+	// ErrUnsafeStore: deleting originals is switched on over a store that could
+	// replace an object, or over the default folder.
+	ErrUnsafeStore = errors.New("originals are not deleted over this store")
+	// ErrUnknownSource: a pack names a source that this node does not have.
+	ErrUnknownSource = errors.New("unknown source")
+	// ErrNotLive: the pack is not in the manifest, or another has replaced it.
+	ErrNotLive = errors.New("pack is not live")
+)
+
+// Manifest is the cluster's state as the keeper reads it. All methods may be
+// called at once.
+type Manifest interface {
+	// View returns the newest state that this node has applied; immutable.
+	View() *raftmeta.View
+	// Changed is closed at the next change of the view.
+	Changed() <-chan struct{}
+	// Confirm returns a view at least as new as the leader's state at the call.
+	Confirm(ctx context.Context) (*raftmeta.View, error)
+	// AppliedEverywhere reports whether every member has applied index.
+	AppliedEverywhere(index uint64) bool
+	// WithLease runs work under a lease. raftmeta.ErrClash: another holds it.
+	WithLease(ctx context.Context, job raftmeta.Job, work func(context.Context, raftmeta.Lease) error) error
+}
+
+// Commands change the cluster's state. On nil the change is durable in a
+// quorum; after an error it may have happened. All may be repeated.
+type Commands interface {
+	AckPack(ctx context.Context, pack desformat.PackID, dead []uint32) error
+	VerifyPack(ctx context.Context, pack desformat.PackID, c raftmeta.Copy) error
+	ForgetUpload(ctx context.Context, key string) error
+	// Set stores a setting if its modification index still is ifModIndex (0:
+	// there is none).
+	Set(ctx context.Context, key string, value []byte, ifModIndex uint64) error
+}
+
+// Store is the part of an object store that the keeper uses; see store.Store
+// for what each method promises.
+type Store interface {
+	Get(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, error)
+	Head(ctx context.Context, key, version string) (store.Object, error)
+	Move(ctx context.Context, from, to string) error
+	Delete(ctx context.Context, key string) error
+	ConditionalCreate() bool
+}
+
+// Config is what a Keeper needs. Manifest, Commands, Store and Dir have no
+// default; the zero value of every other field is the documented default.
+type Config struct {
+	Node     raftmeta.NodeID
+	Manifest Manifest
+	Commands Commands
+	Store    Store
+	Sources  []source.Source
+	Dir      string // the data dir: audit.log stands here
+
+	// DeleteSource switches the deletion of originals on. It needs a store
+	// whose conditional create works and which is not the default folder.
+	DeleteSource bool
+	DefaultStore bool
+	// DeleteGrace is how long a row stays PACKED before its original goes.
+	// The zero value is no grace at all; node/config supplies 720 h.
+	DeleteGrace time.Duration
+
+	ScrubInterval    time.Duration // default 30 days
+	ScrubBytesPerDay int64         // default 256 GiB
+	Workers          int           // jobs at once; default 2
+	DeleteWorkers    int           // originals of one pack at once; default 4
+	Interval         time.Duration // the view is looked through at least so often; default 1 min
+
+	Now        func() time.Time      // default time.Now
+	Logger     *slog.Logger          // default: discard
+	Registerer prometheus.Registerer // default: metrics are kept but not registered
+}
+
+const (
+	defaultScrubInterval    = 30 * 24 * time.Hour
+	defaultScrubBytesPerDay = 256 << 30
+	defaultWorkers          = 2
+	defaultDeleteWorkers    = 4
+	defaultInterval         = time.Minute
+
+	// verifiedWithin is how fresh a verification must be for a deletion.
+	verifiedWithin = 24 * time.Hour
+	// garbageAge is how old an announced upload must be to be garbage.
+	garbageAge = 24 * time.Hour
+	// quarantineAge is how long a garbage object stays in quarantine.
+	quarantineAge = 7 * 24 * time.Hour
+)
+
+func (c Config) withDefaults() Config {
+	if c.ScrubInterval == 0 {
+		c.ScrubInterval = defaultScrubInterval
+	}
+	if c.ScrubBytesPerDay == 0 {
+		c.ScrubBytesPerDay = defaultScrubBytesPerDay
+	}
+	if c.Workers == 0 {
+		c.Workers = defaultWorkers
+	}
+	if c.DeleteWorkers == 0 {
+		c.DeleteWorkers = defaultDeleteWorkers
+	}
+	if c.Interval == 0 {
+		c.Interval = defaultInterval
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if c.Manifest == nil || c.Commands == nil || c.Store == nil || c.Dir == "" {
+		return errors.New("keeper: Manifest, Commands, Store and Dir are required")
+	}
+	if c.DeleteGrace < 0 || c.ScrubInterval < 0 || c.ScrubBytesPerDay < 0 || c.Workers < 0 || c.DeleteWorkers < 0 || c.Interval < 0 {
+		return errors.New("keeper: durations, budgets and worker counts must not be negative")
+	}
+	if !c.DeleteSource {
+		return nil
+	}
+	if c.DefaultStore {
+		return fmt.Errorf("keeper: %w: it is the default folder inside the data dir; name another with store.url", ErrUnsafeStore)
+	}
+	if !c.Store.ConditionalCreate() {
+		return fmt.Errorf("keeper: %w: it cannot create an object without the risk of replacing one", ErrUnsafeStore)
+	}
+	return nil
+}
+
+// Keeper does the upkeep of packs. Its exported methods may be called at once.
+type Keeper struct {
+	cfg     Config
+	sources map[string]source.Source
+	metrics *metrics
+	audit   *auditLog
+	log     *slog.Logger
+
+	mu      sync.Mutex // guards the three maps
+	acking  map[desformat.PackID]int
+	retryAt map[taskKey]retry
+	drained map[desformat.PackID]time.Time // no original to delete before then
+}
+
+// New returns a Keeper that does nothing until its methods are called. It
+// opens the audit log; Close closes it.
+func New(cfg Config) (*Keeper, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	k := &Keeper{
+		cfg:     cfg,
+		sources: make(map[string]source.Source, len(cfg.Sources)),
+		log:     cfg.Logger.With("part", "keeper"),
+		acking:  map[desformat.PackID]int{},
+		retryAt: map[taskKey]retry{},
+		drained: map[desformat.PackID]time.Time{},
+	}
+	for _, s := range cfg.Sources {
+		k.sources[s.Name] = s
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("keeper: %w", err)
+	}
+	k.metrics = m
+	if k.audit, err = openAudit(filepath.Join(cfg.Dir, auditName), cfg.Now); err != nil {
+		return nil, fmt.Errorf("keeper: %w", err)
+	}
+	return k, nil
+}
+
+// Close closes the audit log. No other method may run or be called.
+func (k *Keeper) Close() error { return k.audit.close() }
+
+// ownCopy returns the pack's copy in the cluster's own store.
+func ownCopy(p *raftmeta.Pack) (raftmeta.Copy, error) {
+	for _, c := range p.Copies {
+		if c.Site == "" {
+			return c, nil
+		}
+	}
+	return raftmeta.Copy{}, fmt.Errorf("pack %s has no copy in this store: %w", p.ID, ErrNotLive)
+}
+
+// objectFetcher reads one version of one object.
+type objectFetcher struct {
+	store        Store
+	key, version string
+}
+
+func (f objectFetcher) Fetch(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	return f.store.Get(ctx, f.key, f.version, off, n)
+}

@@ -1,0 +1,280 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+const (
+	retryFirst = time.Second
+	retryMost  = 5 * time.Minute
+)
+
+// taskKey names a task: a kind of job and the pack it is about, if any.
+type taskKey struct {
+	kind raftmeta.JobKind
+	pack desformat.PackID
+}
+
+// task is one piece of work that the view asks for.
+type task struct {
+	taskKey
+	run func(context.Context) error
+}
+
+// retry says when a task that failed may be tried again.
+type retry struct {
+	fails int
+	at    time.Time
+}
+
+// Run does the upkeep until ctx ends, and returns nil when all it started has
+// ended.
+func (k *Keeper) Run(ctx context.Context) error {
+	done := make(chan taskKey)
+	busy := map[desformat.PackID]bool{} // one task a pack; the zero id: collecting
+	defer func() {
+		for range len(busy) {
+			<-done
+		}
+	}()
+	for {
+		changed := k.cfg.Manifest.Changed()
+		tasks, next := k.find()
+		for _, t := range tasks {
+			if len(busy) >= k.cfg.Workers {
+				break
+			}
+			if busy[t.pack] {
+				continue
+			}
+			busy[t.pack] = true
+			go func() {
+				k.try(ctx, t)
+				done <- t.taskKey
+			}()
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case t := <-done:
+			delete(busy, t.pack)
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// Once does what there is to do now, and what follows from it, tasks that wait
+// for a retry included. It returns what failed.
+func (k *Keeper) Once(ctx context.Context) error {
+	k.mu.Lock()
+	clear(k.retryAt)
+	clear(k.drained)
+	k.mu.Unlock()
+	var (
+		mu   sync.Mutex // guards errs
+		errs []error
+	)
+	for ctx.Err() == nil {
+		tasks, _ := k.find()
+		if len(tasks) == 0 {
+			break
+		}
+		busy := map[desformat.PackID]bool{}
+		slots := make(chan struct{}, k.cfg.Workers)
+		var wg sync.WaitGroup
+		for _, t := range tasks {
+			if busy[t.pack] {
+				continue // its turn comes with the next look
+			}
+			busy[t.pack] = true
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				if err := k.try(ctx, t); err != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					errs = append(errs, err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// try runs one task and remembers when to try again what failed.
+func (k *Keeper) try(ctx context.Context, t task) error {
+	err := t.run(ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
+		delete(k.retryAt, t.taskKey)
+		return nil
+	}
+	r := k.retryAt[t.taskKey]
+	r.at = k.cfg.Now().Add(min(retryFirst<<min(r.fails, 10), retryMost))
+	r.fails++
+	k.retryAt[t.taskKey] = r
+	switch {
+	case errors.Is(err, raftmeta.ErrClash): // another does it
+		return nil
+	case ctx.Err() != nil:
+		return err
+	}
+	k.metrics.errors.WithLabelValues(string(t.kind)).Inc()
+	k.log.ErrorContext(ctx, "upkeep goes on later", "job", t.kind, "pack", t.pack, "again_at", r.at, "error", err)
+	return err
+}
+
+// find looks the newest view through and returns what there is to do, the most
+// urgent first, and how long it is until it should look again.
+func (k *Keeper) find() (tasks []task, next time.Duration) {
+	v, now := k.cfg.Manifest.View(), k.cfg.Now()
+	s := survey{k: k, view: v, now: now, next: now.Add(k.cfg.Interval), hiding: k.audit.packs()}
+	for p := range v.Packs() {
+		s.pack(p)
+	}
+	for id := range s.hiding {
+		if v.Pack(id) == nil {
+			s.add(&s.deletes, taskKey{raftmeta.JobDelete, id}, func(ctx context.Context) error { return k.settleUnknown(ctx, id) })
+		}
+	}
+	if k.collectable(v) > 0 {
+		s.add(&s.collects, taskKey{kind: raftmeta.JobCollect}, k.collect)
+	}
+	s.scrub()
+	k.metrics.surveyed(&s)
+	return slices.Concat(s.acks, s.verifies, s.deletes, s.collects, s.scrubs), max(s.next.Sub(now), 0)
+}
+
+// survey is one look through the view.
+type survey struct {
+	k      *Keeper
+	view   *raftmeta.View
+	now    time.Time
+	next   time.Time                 // when the earliest task that waits may run
+	hiding map[desformat.PackID]bool // packs with open intents
+
+	acks, verifies, deletes, collects, scrubs []task
+
+	aged     []*raftmeta.Pack // due for another verification
+	scrubbed int64            // bytes read again within the last day
+	damaged  int
+	oldest   time.Duration // age of the oldest verification
+}
+
+// add appends a task unless it waits for a retry.
+func (s *survey) add(to *[]task, key taskKey, run func(context.Context) error) {
+	s.k.mu.Lock()
+	r, failed := s.k.retryAt[key]
+	s.k.mu.Unlock()
+	if failed && r.at.After(s.now) {
+		s.wake(r.at)
+		return
+	}
+	*to = append(*to, task{key, run})
+}
+
+func (s *survey) wake(at time.Time) {
+	if at.Before(s.next) {
+		s.next = at
+	}
+}
+
+func (s *survey) pack(p *raftmeta.Pack) {
+	if !undamaged(p) {
+		s.damaged++
+	}
+	if s.hiding[p.ID] || s.mayBeDue(p) {
+		s.add(&s.deletes, taskKey{raftmeta.JobDelete, p.ID}, func(ctx context.Context) error { return s.k.deletePack(ctx, p) })
+	}
+	if !live(p) {
+		return
+	}
+	if !p.Acknowledged && s.abandoned(p) {
+		s.add(&s.acks, taskKey{raftmeta.JobAck, p.ID}, func(ctx context.Context) error { return s.k.acknowledgeLeased(ctx, p) })
+	}
+	s.verification(p)
+}
+
+// abandoned reports whether nobody is acknowledging p: its packer, who does it
+// under the packing lease, has let go of that.
+func (s *survey) abandoned(p *raftmeta.Pack) bool {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	return s.k.acking[p.ID] == 0 && s.view.Fenced(p.Token)
+}
+
+// mayBeDue reports whether p may have originals to delete by now.
+func (s *survey) mayBeDue(p *raftmeta.Pack) bool {
+	if !s.k.cfg.DeleteSource || !deletable(p) {
+		return false
+	}
+	at := p.Created.Add(s.k.cfg.DeleteGrace)
+	s.k.mu.Lock()
+	if d := s.k.drained[p.ID]; d.After(at) {
+		at = d
+	}
+	s.k.mu.Unlock()
+	if at.After(s.now) {
+		s.wake(at)
+		return false
+	}
+	return true
+}
+
+func (s *survey) verification(p *raftmeta.Pack) {
+	at := verifiedAt(p)
+	if at.IsZero() {
+		s.add(&s.verifies, taskKey{raftmeta.JobVerify, p.ID}, s.verify(p))
+		return
+	}
+	age := s.now.Sub(at)
+	s.oldest = max(s.oldest, age)
+	if age < 24*time.Hour && s.now.Sub(p.Created) > s.k.cfg.ScrubInterval {
+		s.scrubbed += p.Size
+	}
+	if age > s.k.cfg.ScrubInterval || !undamaged(p) && age > 24*time.Hour {
+		s.aged = append(s.aged, p)
+	}
+}
+
+func (s *survey) verify(p *raftmeta.Pack) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := s.k.verifyLeased(ctx, p)
+		return err
+	}
+}
+
+// scrub picks the packs that were verified longest ago, within what is left of
+// the day's budget. The budget is read off the manifest, so that it holds for
+// the whole cluster and across restarts.
+func (s *survey) scrub() {
+	slices.SortFunc(s.aged, func(a, b *raftmeta.Pack) int { return verifiedAt(a).Compare(verifiedAt(b)) })
+	left := s.k.cfg.ScrubBytesPerDay - s.scrubbed
+	for _, p := range s.aged {
+		if left <= 0 {
+			return
+		}
+		left -= p.Size
+		s.add(&s.scrubs, taskKey{raftmeta.JobVerify, p.ID}, s.verify(p))
+	}
+}
+
+func (k *Keeper) acknowledgeLeased(ctx context.Context, p *raftmeta.Pack) error {
+	job := raftmeta.Job{Kind: raftmeta.JobAck, Packs: []desformat.PackID{p.ID}}
+	return k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, _ raftmeta.Lease) error {
+		return k.Acknowledge(ctx, p)
+	})
+}

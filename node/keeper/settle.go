@@ -1,0 +1,79 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
+)
+
+// settle closes the open intents of a pack whose rows no pass will list again:
+// the row has moved on (a changed file, an operator's hand), or deletion is
+// off for the pack. What is hidden is put back: a row that was changed while
+// its file was in quarantine must find that file at its path.
+func (k *Keeper) settle(ctx context.Context, pack desformat.PackID, off bool) error {
+	var errs []error
+	for _, rec := range k.audit.intents(pack) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := k.settleOne(ctx, rec, off); err != nil {
+			errs = append(errs, fmt.Errorf("settle the deletion of %s row %s: %w", rec.Source, rec.ID, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// settleUnknown settles for a pack that has left the manifest: no lease names
+// such a pack any more.
+func (k *Keeper) settleUnknown(ctx context.Context, pack desformat.PackID) error {
+	v, err := k.cfg.Manifest.Confirm(ctx)
+	if err != nil || v.Pack(pack) != nil {
+		return err
+	}
+	return k.settle(ctx, pack, true)
+}
+
+func (k *Keeper) settleOne(ctx context.Context, rec auditRecord, off bool) error {
+	s, ok := k.sources[rec.Source]
+	if !ok {
+		return ErrUnknownSource
+	}
+	row, err := s.Rows.ByID(ctx, rec.ID)
+	known := err == nil
+	if err != nil && !errors.Is(err, source.ErrNotFound) {
+		return err
+	}
+	ours := known && row.State == source.Packed && row.Pack == rec.Pack && row.Path == rec.Path
+	if ours && !off && row.ErrorCode == "" {
+		return nil // the next pass lists it
+	}
+	hidden, err := isHidden(ctx, s.Files, rec.Path)
+	if err != nil {
+		return err
+	}
+	event, note := auditVoid, "nothing was hidden"
+	if hidden {
+		event, note = auditPutBack, "its deletion was given up"
+		err := s.Files.PutBack(ctx, rec.Path)
+		switch {
+		case errors.Is(err, fs.ErrExist):
+			event, note = auditKept, "another file stands at its path"
+			k.log.ErrorContext(ctx, "a quarantined original stays: another file stands at its path",
+				"source", rec.Source, "id", rec.ID, "path", rec.Path)
+		case err != nil:
+			return err
+		}
+	}
+	// While ours and gone from both places, the claim must stay: it is what
+	// tells the next pass that the file was removed by us.
+	if ours && hidden && row.Claim != "" {
+		if err := s.Rows.Unclaim(ctx, row, row.Claim, "", "", k.cfg.Now()); err != nil {
+			return err
+		}
+	}
+	return k.audit.append(event, note, rec)
+}

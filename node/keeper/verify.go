@@ -1,0 +1,195 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// Result is what reading one pack back found.
+type Result struct {
+	Pack    desformat.PackID
+	Records uint32 // read and found good
+	Bytes   int64  // size of the object
+	Damage  string // what is wrong with it; empty: nothing
+	Err     error  // why it could not be told; nil: it could
+}
+
+// Verify reads packs back, all live ones when ids is empty, records what it
+// finds in the manifest and hands each result to each, whose error ends it.
+func (k *Keeper) Verify(ctx context.Context, ids []desformat.PackID, each func(Result) error) error {
+	if len(ids) == 0 {
+		for p := range k.cfg.Manifest.View().Packs() {
+			if live(p) {
+				ids = append(ids, p.ID)
+			}
+		}
+	}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := each(k.verifyForOperator(ctx, id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *Keeper) verifyForOperator(ctx context.Context, id desformat.PackID) Result {
+	p := k.cfg.Manifest.View().Pack(id)
+	if p == nil {
+		return Result{Pack: id, Err: fmt.Errorf("verify pack %s: %w", id, ErrNotLive)}
+	}
+	res, err := k.verifyLeased(ctx, p)
+	if errors.Is(err, raftmeta.ErrClash) {
+		// The lease only saves double work; reading takes no permission.
+		res, err = k.verify(ctx, p)
+	}
+	res.Pack, res.Err = id, err
+	return res
+}
+
+func (k *Keeper) verifyLeased(ctx context.Context, p *raftmeta.Pack) (res Result, err error) {
+	job := raftmeta.Job{Kind: raftmeta.JobVerify, Packs: []desformat.PackID{p.ID}}
+	err = k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, _ raftmeta.Lease) error {
+		res, err = k.verify(ctx, p)
+		return err
+	})
+	return res, err
+}
+
+// verify reads p back and records the outcome. An error means that nothing
+// was learnt about the pack and nothing was recorded.
+func (k *Keeper) verify(ctx context.Context, p *raftmeta.Pack) (Result, error) {
+	c, err := ownCopy(p)
+	if err != nil {
+		return Result{}, fmt.Errorf("verify: %w", err)
+	}
+	res := Result{Pack: p.ID, Bytes: p.Size}
+	began := k.cfg.Now()
+	res.Records, err = k.readBack(ctx, p, c)
+	var d damage
+	switch {
+	case errors.As(err, &d):
+		res.Damage = string(d)
+	case err != nil:
+		return res, fmt.Errorf("verify pack %s: %w", p.ID, err)
+	}
+	// A pack that left the manifest meanwhile may have lost its object rightly.
+	if cur := k.cfg.Manifest.View().Pack(p.ID); !live(cur) {
+		return res, fmt.Errorf("verify pack %s: %w", p.ID, ErrNotLive)
+	}
+	// The time is when the reading began: what was read first is the oldest.
+	c.VerifiedAt, c.VerifiedBy, c.Damage = began, k.cfg.Node, res.Damage
+	if err := k.cfg.Commands.VerifyPack(ctx, p.ID, c); err != nil {
+		return res, fmt.Errorf("verify pack %s: %w", p.ID, err)
+	}
+	k.metrics.verifiedPacks.Inc()
+	k.metrics.verifiedBytes.Add(float64(p.Size))
+	if res.Damage != "" {
+		k.metrics.damageFound.Inc()
+		k.log.ErrorContext(ctx, "pack damaged", "pack", p.ID, "key", c.Key, "damage", res.Damage)
+		return res, nil
+	}
+	k.log.InfoContext(ctx, "pack verified", "pack", p.ID, "records", res.Records, "bytes", p.Size)
+	return res, nil
+}
+
+// damage is an error that says for certain that a pack is not what the
+// manifest promises.
+type damage string
+
+func (d damage) Error() string { return string(d) }
+
+// readBack holds the stored object against the manifest: its size, its footer,
+// and each byte of it. It returns damage, or an error that says nothing.
+func (k *Keeper) readBack(ctx context.Context, p *raftmeta.Pack, c raftmeta.Copy) (uint32, error) {
+	obj, err := k.cfg.Store.Head(ctx, c.Key, c.Version)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return 0, damage(fmt.Sprintf("the store has no object %s of version %q", c.Key, c.Version))
+	case err != nil:
+		return 0, err
+	case obj.Size != p.Size:
+		return 0, damage(fmt.Sprintf("the object has %d bytes, the manifest says %d", obj.Size, p.Size))
+	}
+	r, err := desformat.OpenPack(ctx, objectFetcher{k.cfg.Store, c.Key, c.Version}, p.Size)
+	if err != nil {
+		return 0, damageOf(err)
+	}
+	if what := disagrees(p, r.Footer(), k.cfg.Manifest.View().Cluster()); what != "" {
+		return 0, damage("the footer's " + what + " is not the manifest's")
+	}
+	var records uint32
+	err = r.Verify(ctx, func(desformat.Entry) error { records++; return ctx.Err() })
+	if err != nil {
+		return records, damageOf(err)
+	}
+	if records != p.Records {
+		return records, damage(fmt.Sprintf("the pack has %d records, the manifest says %d", records, p.Records))
+	}
+	return records, nil
+}
+
+// damageOf turns the format's verdicts into damage and leaves all else, the
+// store's troubles above all, as it is.
+func damageOf(err error) error {
+	if errors.Is(err, desformat.ErrCorrupt) || errors.Is(err, desformat.ErrNotPack) || errors.Is(err, desformat.ErrVersion) {
+		return damage(err.Error())
+	}
+	return err
+}
+
+// disagrees names the first field in which a footer is not what the manifest
+// says of the pack; "" when there is none.
+func disagrees(p *raftmeta.Pack, f desformat.Footer, cluster desformat.ClusterID) string {
+	for _, c := range []struct {
+		name string
+		same bool
+	}{
+		{"pack id", f.Pack == p.ID},
+		{"cluster id", f.Cluster == cluster},
+		{"token", f.Token == p.Token},
+		{"range", f.Range == p.Range},
+		{"SHA-256", f.SHA256 == p.SHA256},
+		{"size", f.Size == p.Size},
+		{"record count", f.Records == p.Records},
+		{"payload size", f.PayloadBytes == p.PayloadBytes},
+		{"sequence", f.MinSeq == p.MinSeq && f.MaxSeq == p.MaxSeq},
+		{"catalog", f.Catalog == p.Catalog},
+		{"index", f.Index == p.Index},
+	} {
+		if !c.same {
+			return c.name
+		}
+	}
+	return ""
+}
+
+// live reports whether reads use the pack.
+func live(p *raftmeta.Pack) bool { return p != nil && p.ReplacedBy.IsZero() }
+
+// undamaged reports whether no copy of p was found damaged.
+func undamaged(p *raftmeta.Pack) bool {
+	for _, c := range p.Copies {
+		if c.Damage != "" {
+			return false
+		}
+	}
+	return true
+}
+
+// verifiedAt returns when the own copy was verified last; zero: never.
+func verifiedAt(p *raftmeta.Pack) time.Time {
+	c, err := ownCopy(p)
+	if err != nil {
+		return time.Time{}
+	}
+	return c.VerifiedAt
+}
