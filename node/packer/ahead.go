@@ -1,0 +1,215 @@
+package packer
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/datavision/desnode/node/source"
+)
+
+// verdict says what becomes of a row.
+type verdict uint8
+
+const (
+	toPack  verdict = iota // content or file holds it
+	toAgain                // lives in a pack already: found
+	toFail                 // err is the file's; code says which failure
+	toTaken                // found lives under the name and is another row's
+	toLeave                // the manifest can't be asked: err
+	toStop                 // err is not about this row
+)
+
+// item is one row on its way into the pack.
+type item struct {
+	listed
+	weight int64
+	ready  chan struct{} // closed when the fields below are set
+
+	verdict verdict
+	found   *Found
+	code    string
+	err     error
+	content []byte          // a small file, whole; from the packer's pool
+	file    source.Original // a large file, open
+	info    source.Info
+}
+
+// ahead looks rows up and opens their files ahead of the writer: one file at a
+// time would leave the machine waiting for one look-up after the other.
+//
+// One goroutine lists rows, reserves their bytes in order and hands them out;
+// Readers goroutines prepare them in any order; the caller takes them in order.
+type ahead struct {
+	p      *Packer
+	rows   *lister
+	order  chan *item
+	work   chan *item
+	budget *semaphore.Weighted
+	stuck  *item // taken from order when the context ended, perhaps still being prepared
+}
+
+func (p *Packer) newAhead(rows *lister) *ahead {
+	return &ahead{
+		p:      p,
+		rows:   rows,
+		order:  make(chan *item, 4*p.cfg.Readers),
+		work:   make(chan *item, 4*p.cfg.Readers),
+		budget: semaphore.NewWeighted(p.cfg.ReadAhead),
+	}
+}
+
+// each calls f for every row in order, until f returns an error or the end.
+// errStop ends it without one.
+func (a *ahead) each(ctx context.Context, f func(*item) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.list(gctx) })
+	for range a.p.cfg.Readers {
+		g.Go(func() error {
+			for it := range a.work {
+				a.p.prepare(gctx, it)
+				close(it.ready)
+			}
+			return nil
+		})
+	}
+	taken := a.take(gctx, f)
+	cancel()
+	err := g.Wait()
+	if a.stuck != nil {
+		a.drop(a.stuck)
+	}
+	for it := range a.order { // closed by list; what f never saw
+		a.drop(it)
+	}
+	switch {
+	case errors.Is(taken, errStop):
+		return nil
+	case taken != nil && (err == nil || !errors.Is(taken, context.Canceled)):
+		return taken
+	default:
+		return err // the lister's error cancelled the taking
+	}
+}
+
+// errStop ends each early, in order.
+var errStop = errors.New("enough")
+
+func (a *ahead) take(ctx context.Context, f func(*item) error) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case it, more := <-a.order:
+			if !more {
+				return ctx.Err()
+			}
+			select {
+			case <-ctx.Done():
+				a.stuck = it
+				return ctx.Err()
+			case <-it.ready:
+			}
+			err := f(it)
+			a.drop(it)
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (a *ahead) list(ctx context.Context) error {
+	defer close(a.order)
+	defer close(a.work)
+	for {
+		at, ok, err := a.rows.next(ctx)
+		if err != nil || !ok {
+			return err
+		}
+		it := &item{listed: at, ready: make(chan struct{})}
+		if at.row.Size <= a.p.cfg.SmallFile {
+			it.weight = min(max(at.row.Size, 0), a.p.cfg.ReadAhead)
+		}
+		if err := a.budget.Acquire(ctx, it.weight); err != nil {
+			return err
+		}
+		// order first: whatever is in work is in order too, and so is dropped.
+		for _, to := range []chan<- *item{a.order, a.work} {
+			select {
+			case to <- it:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// drop frees what an item holds, after it was used or when it never will be.
+func (a *ahead) drop(it *item) {
+	if it.file != nil {
+		_ = it.file.Close() // read only: nothing to lose
+		it.file = nil
+	}
+	if it.content != nil {
+		a.p.release(it.content)
+		it.content = nil
+	}
+	a.budget.Release(it.weight)
+	it.weight = 0
+}
+
+// prepare finds out what becomes of a row and opens its file.
+func (p *Packer) prepare(ctx context.Context, it *item) {
+	if ctx.Err() != nil {
+		it.verdict, it.err = toStop, ctx.Err()
+		return
+	}
+	found, err := p.cfg.Finder.Find(ctx, it.row.DesName)
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		it.verdict, it.err = toLeave, err
+		return
+	case found.Source != it.row.Source || found.ID != it.row.ID:
+		it.verdict, it.found = toTaken, found
+		return
+	case found.Size == it.row.Size && sameTime(found.ModTime, it.row.ModTime, precision(it.source.Rows)):
+		it.verdict, it.found = toAgain, found
+		return
+	}
+	it.err = p.open(ctx, it)
+	if it.err == nil {
+		it.verdict = toPack
+		return
+	}
+	it.verdict, it.code = toFail, fileFault(it.err)
+	if it.code == "" {
+		it.verdict = toStop
+	}
+}
+
+// open opens the row's file, and reads it when it is small.
+func (p *Packer) open(ctx context.Context, it *item) error {
+	f, err := openOriginal(ctx, it.listed)
+	if err != nil {
+		return err
+	}
+	it.info = f.Info()
+	if it.row.Size > p.cfg.SmallFile {
+		it.file = f
+		return nil
+	}
+	content := p.buffer(it.row.Size)
+	err = errors.Join(readWhole(f, content), f.Close())
+	if err != nil {
+		p.release(content)
+		return err
+	}
+	it.content = content
+	return nil
+}

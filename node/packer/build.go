@@ -1,0 +1,281 @@
+package packer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+const (
+	// maxLeft is how many rows of one build may go without an answer from the
+	// manifest before the build is given up: each may have waited for a timeout.
+	maxLeft = 20
+	// maxUnread is how many rows in a row may fail with a read error before the
+	// trouble is taken to be the mount's, not the files'.
+	maxUnread = 32
+	// packLimit and recordLimit end a pack early, in packs and in records; the
+	// rest of the range waits for the next round. They bound the spool file when
+	// rows are huge and the catalog when they are empty.
+	packLimit   = 4
+	recordLimit = 4 << 20
+)
+
+// build is one pack in the making.
+type build struct {
+	p       *Packer
+	lease   raftmeta.Lease
+	rng     desformat.Range
+	due     source.Due
+	id      desformat.PackID
+	path    string
+	spool   spoolFile
+	writer  *desformat.Writer
+	footer  desformat.Footer
+	marked  map[int64]int64 // rows packed by marked_at, in Unix seconds
+	again   map[string][]source.Ack
+	sources map[string]*source.Source
+
+	last   desformat.NameHash // the last name that is live now, and whose it is
+	lastID string             // "" before the first
+	lastOf string
+	left   int // rows left alone
+	unread int // read errors in a row
+	Result
+}
+
+// newBuild opens a spool file and writes the pack's header into it.
+func (p *Packer) newBuild(l raftmeta.Lease, rng desformat.Range, due source.Due, sources []source.Source) (*build, error) {
+	b := &build{
+		p: p, lease: l, rng: rng, due: due, id: p.cfg.NewID(),
+		marked: make(map[int64]int64), again: make(map[string][]source.Ack), sources: make(map[string]*source.Source),
+	}
+	for i := range sources {
+		b.sources[sources[i].Name] = &sources[i]
+	}
+	b.path = filepath.Join(p.cfg.SpoolDir, b.id.String()+spoolSuffix)
+	var err error
+	if b.spool, err = p.create(b.path); err != nil {
+		return nil, spoolError(err)
+	}
+	b.writer, err = desformat.NewWriter(b.spool, desformat.WriterConfig{
+		Pack: b.id, Cluster: p.cfg.Cluster, Token: l.Token, Range: rng, Created: p.cfg.Now(),
+	})
+	if err != nil {
+		b.remove()
+		return nil, spoolError(err)
+	}
+	return b, nil
+}
+
+// remove closes and removes the spool file.
+func (b *build) remove() {
+	err := errors.Join(b.spool.Close(), os.Remove(b.path))
+	if err != nil {
+		b.p.cfg.Logger.Warn("spool file stays until the next start", "path", b.path, "err", err)
+	}
+}
+
+// fill packs the due rows of the range and seals the pack. Rows that can't be
+// packed are dealt with on the way. With no record it seals nothing.
+func (b *build) fill(ctx context.Context, sources []source.Source) error {
+	rows := newLister(sources, b.rng, b.due, func(ctx context.Context, s *source.Source, row source.Row, text string) error {
+		return b.refuse(ctx, s, row, source.CodeInvalidName, text)
+	})
+	err := b.p.newAhead(rows).each(ctx, func(it *item) error { return b.take(ctx, it) })
+	// What lives already is acknowledged even when the build ends badly.
+	for name := range b.again {
+		err = errors.Join(err, b.acknowledgeAgain(ctx, name))
+	}
+	if err != nil || b.writer.Records() == 0 {
+		return err
+	}
+	if b.footer, err = b.writer.Seal(); err != nil {
+		return spoolError(err)
+	}
+	if err := b.spool.Sync(); err != nil {
+		return spoolError(err)
+	}
+	return nil
+}
+
+// take does what the item's verdict says. Its error ends the build.
+func (b *build) take(ctx context.Context, it *item) error {
+	if b.lastID != "" && it.hash == b.last {
+		return b.refuse(ctx, it.source, it.row, source.CodeDuplicateName,
+			fmt.Sprintf("row %s of source %s has this name", b.lastID, b.lastOf))
+	}
+	if it.code != source.CodeReadError {
+		b.unread = 0
+	}
+	switch it.verdict {
+	case toPack:
+		return b.pack(ctx, it)
+	case toAgain:
+		return b.acknowledgeLater(ctx, it)
+	case toTaken:
+		return b.refuse(ctx, it.source, it.row, source.CodeDuplicateName,
+			fmt.Sprintf("row %s of source %s lives under this name", it.found.ID, it.found.Source))
+	case toFail:
+		return b.fail(ctx, it, it.code, it.err)
+	case toLeave:
+		b.left++
+		b.Left++
+		b.p.cfg.Logger.WarnContext(ctx, "manifest can't be asked, row left alone", "source", it.row.Source, "id", it.row.ID, "err", it.err)
+		if b.left >= maxLeft {
+			return fmt.Errorf("look up %d rows: %w", b.left, it.err)
+		}
+		return nil
+	default:
+		return b.stop(it, it.err)
+	}
+}
+
+// stop ends the build for an error that is not about the row.
+func (b *build) stop(it *item, err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", ErrRootMissing, err)
+	}
+	return fmt.Errorf("open %q of source %s: %w", it.row.Path, it.row.Source, err)
+}
+
+// pack appends the row's file. A file that turns out to be another than the
+// row lists is cut away by the writer and charged to the row.
+func (b *build) pack(ctx context.Context, it *item) error {
+	rec := desformat.Record{
+		Type: desformat.TypeFile, Name: it.row.DesName, Seq: b.lease.Token,
+		Source: it.row.Source, ID: it.row.ID, Version: it.row.Version, ModTime: it.info.ModTime.UTC(),
+		Meta:       desformat.Metadata{ContentType: it.row.ContentType, Created: it.row.Created, Custom: it.row.Custom},
+		SourceSize: it.row.Size, SourceTime: it.row.ModTime,
+	}
+	content := &contentReader{ctx: ctx, file: bytes.NewReader(it.content)}
+	if it.file != nil {
+		content.file = it.file
+	}
+	entry, err := b.writer.Append(rec, content)
+	if content.err != nil {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if code := fileFault(content.err); code != "" {
+			return b.fail(ctx, it, code, content.err)
+		}
+		return b.stop(it, content.err)
+	}
+	if err != nil {
+		return spoolError(err)
+	}
+	if code, err := compare(it.row, entry); code != "" {
+		if err := b.writer.Undo(); err != nil {
+			return spoolError(err)
+		}
+		return b.fail(ctx, it, code, err)
+	}
+	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
+	b.marked[it.row.MarkedAt.Unix()]++
+	b.Rows++
+	b.Bytes += entry.Size
+	if b.writer.Bytes() >= packLimit*b.p.cfg.PackSize || b.writer.Records() >= recordLimit {
+		return errStop
+	}
+	return nil
+}
+
+// compare holds what was written against what the row promised.
+func compare(row source.Row, e desformat.Entry) (code string, err error) {
+	if e.Size != row.Size {
+		return source.CodeChanged, fmt.Errorf("%w: %d bytes read, the row lists %d", source.ErrChanged, e.Size, row.Size)
+	}
+	if row.SHA256 != nil && *row.SHA256 != e.SHA256 {
+		return source.CodeChecksum, fmt.Errorf("content has SHA-256 %x, the row lists %x", e.SHA256, *row.SHA256)
+	}
+	return "", nil
+}
+
+// fail counts a failed attempt at the row.
+func (b *build) fail(ctx context.Context, it *item, code string, cause error) error {
+	now := b.p.cfg.Now()
+	final, err := it.source.Rows.Attempt(ctx, it.row, code, cause.Error(), b.p.cfg.MaxAttempts, now)
+	if err != nil {
+		return fmt.Errorf("count an attempt at row %s of source %s: %w", it.row.ID, it.row.Source, err)
+	}
+	b.failed(code)
+	b.p.cfg.Logger.InfoContext(ctx, "file not packed", "source", it.row.Source, "id", it.row.ID, "code", code,
+		"reason", cause, "attempt", it.row.Attempts+1, "final", final)
+	if code == source.CodeReadError {
+		if b.unread++; b.unread >= maxUnread {
+			return fmt.Errorf("%d files of source %s in a row can't be read: %w", b.unread, it.row.Source, cause)
+		}
+	}
+	return nil
+}
+
+// refuse makes a row FAILED that can never be packed as it is.
+func (b *build) refuse(ctx context.Context, s *source.Source, row source.Row, code, text string) error {
+	if err := s.Rows.Refuse(ctx, row, code, text, b.p.cfg.Now()); err != nil {
+		return fmt.Errorf("refuse row %s of source %s: %w", row.ID, row.Source, err)
+	}
+	b.failed(code)
+	b.p.cfg.Logger.InfoContext(ctx, "row can't be packed", "source", row.Source, "id", row.ID, "code", code, "reason", text)
+	return nil
+}
+
+func (b *build) failed(code string) {
+	b.Failed++
+	b.p.metrics.failure(code).Inc()
+}
+
+// acknowledgeLater notes a row whose file lives in a pack already: it was
+// packed before the database was restored, or by a run that was cut.
+func (b *build) acknowledgeLater(ctx context.Context, it *item) error {
+	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
+	acks := append(b.again[it.source.Name], source.Ack{
+		ID: it.row.ID, Name: it.row.DesName, Version: it.row.Version, Size: it.row.Size, ModTime: it.row.ModTime,
+		SHA256: it.found.SHA256, Pack: it.found.Pack,
+	})
+	b.again[it.source.Name] = acks
+	if len(acks) < source.MaxBatch {
+		return nil
+	}
+	return b.acknowledgeAgain(ctx, it.source.Name)
+}
+
+func (b *build) acknowledgeAgain(ctx context.Context, name string) error {
+	acks := b.again[name]
+	if len(acks) == 0 {
+		return nil
+	}
+	b.again[name] = acks[:0]
+	results, err := b.sources[name].Rows.Acknowledge(ctx, acks, b.p.cfg.Now())
+	if err != nil {
+		return fmt.Errorf("acknowledge again %d rows of source %s: %w", len(acks), name, err)
+	}
+	for _, r := range results {
+		if r == source.AckDone {
+			b.Again++
+			b.p.metrics.again.Inc()
+		}
+	}
+	return nil
+}
+
+// content reads the sealed pack.
+func (b *build) content() io.ReaderAt { return b.spool }
+
+// observe records how long the packed rows had been waiting.
+func (b *build) observe(now time.Time) {
+	for marked, rows := range b.marked {
+		wait := max(0, now.Sub(time.Unix(marked, 0)).Seconds())
+		for range rows {
+			b.p.metrics.wait.Observe(wait)
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package packer
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"iter"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// Errors of this package, returned wrapped.
+var (
+	// ErrNotFound: a Finder's answer that no live record has the name, confirmed
+	// as far as the manifest of this node goes.
+	ErrNotFound = errors.New("no live record")
+	// ErrSpoolFull: the spool's disk is full. No row is charged for it.
+	ErrSpoolFull = errors.New("the packer's spool disk is full")
+	// ErrRootMissing: a root of a source, or the file system below it, is not
+	// there. No row is charged for it.
+	ErrRootMissing = errors.New("a root of the source can't be read")
+	// ErrBehind: this node has not applied its own lease's grant yet, so it may
+	// not know the packs that came before it.
+	ErrBehind = errors.New("this node's state is behind its lease")
+	// ErrMismatch: the store describes the uploaded object otherwise than it was
+	// sent. The pack is not committed.
+	ErrMismatch = errors.New("stored object differs from the upload")
+)
+
+// View is one immutable moment of the manifest; *raftmeta.View is one.
+type View interface {
+	Leases() []raftmeta.Lease
+	Packs() iter.Seq[*raftmeta.Pack]
+	Applied() uint64 // the Raft index of this moment
+}
+
+// Manifest is the cluster's state as the packer changes it; *raftmeta.Meta is
+// one. All methods may be called at once.
+type Manifest interface {
+	// WithLease runs work under a lease on job, with a context that ends before
+	// the lease can be given to anybody else, and returns work's error.
+	// raftmeta.ErrClash and raftmeta.ErrUnacknowledged: not now.
+	WithLease(ctx context.Context, job raftmeta.Job, work func(context.Context, raftmeta.Lease) error) error
+	// BeginUpload announces an object's key; durable when it returns nil.
+	BeginUpload(ctx context.Context, u raftmeta.Upload) error
+	// AddPack commits a pack and returns its entry. Repeating it is harmless.
+	// raftmeta.ErrStale: the lease is gone, the pack can never be committed.
+	AddPack(ctx context.Context, p raftmeta.Pack) (*raftmeta.Pack, error)
+}
+
+// Store is the part of an object store that the packer uses; store.Store is one.
+type Store interface {
+	Put(ctx context.Context, key string, body store.Body, size int64) (store.Object, error)
+	Head(ctx context.Context, key, version string) (store.Object, error)
+}
+
+// Found is the live record of a name.
+type Found struct {
+	Pack    desformat.PackID
+	Ordinal uint32
+	Source  string
+	ID      string
+	Size    int64
+	ModTime time.Time
+	Version uint32
+	SHA256  [sha256.Size]byte
+}
+
+// Finder looks names up in the manifest.
+type Finder interface {
+	// Find returns the live record of name, from header data alone. ErrNotFound
+	// when there is none; any other error says nothing. Called from several
+	// goroutines at once.
+	Find(ctx context.Context, name string) (*Found, error)
+}
+
+// Acknowledger moves the rows of a committed pack to PACKED and records its
+// dead ordinals; the keeper is one. content reads the pack's bytes. It may be
+// repeated; raftmeta.ErrClash means that it is under way elsewhere.
+type Acknowledger interface {
+	AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, content desformat.Fetcher) error
+}
+
+// Config configures a Packer. The fields of the first group are required.
+type Config struct {
+	Sources  func() []source.Source // called at the start of every round
+	View     func() View            // the newest view of the manifest
+	Manifest Manifest
+	Store    Store
+	Finder   Finder
+	Acks     Acknowledger
+	Cluster  desformat.ClusterID
+	SpoolDir string // a folder of the packer's own; created, and emptied of what a crash left
+
+	// Marking says whether marking is at rest, and whether because some backlog
+	// reached its limit; nil: always at rest.
+	Marking func() (rested, full bool)
+
+	PackSize int64 // bytes of payload to aim at; default 256 MiB
+	// RoundBytes is the backlog that is cut at once. A smaller one waits for
+	// MaxWait, for a flush, or for marking to reach its limit: each round lays
+	// one more pack over every name hash, and reads pay for layers. Default 32
+	// packs.
+	RoundBytes  int64
+	MaxWait     time.Duration // since the oldest row was marked; default 24 h
+	MaxAttempts int           // failed attempts until a row is FAILED; default 5
+	Backoff     time.Duration // after a row's first failed attempt, then doubling; default 10 min
+	Poll        time.Duration // pause between two rounds of Run; default 10 s
+	Workers     int           // packs built at once; default 2
+
+	Readers    int   // files of one pack opened at once; default 8
+	SmallFile  int64 // files up to this size are read ahead, whole; default 256 KiB
+	ReadAhead  int64 // bytes read ahead of one pack's writer; default 8 MiB
+	PutRetries int   // further attempts at one step against the store or the manifest; default 4
+
+	Now     func() time.Time        // default time.Now
+	NewID   func() desformat.PackID // default random
+	Logger  *slog.Logger            // default: silent
+	Metrics prometheus.Registerer   // default: not registered anywhere
+}
+
+func (c Config) validate() error {
+	var errs []error
+	need := func(ok bool, what string) {
+		if !ok {
+			errs = append(errs, errors.New("packer: no "+what))
+		}
+	}
+	need(c.Sources != nil, "Sources")
+	need(c.View != nil, "View")
+	need(c.Manifest != nil, "Manifest")
+	need(c.Store != nil, "Store")
+	need(c.Finder != nil, "Finder")
+	need(c.Acks != nil, "Acks")
+	need(c.SpoolDir != "", "SpoolDir")
+	if min(c.PackSize, c.RoundBytes, c.SmallFile, c.ReadAhead, int64(c.MaxWait), int64(c.Backoff), int64(c.Poll)) < 0 ||
+		min(c.MaxAttempts, c.Workers, c.Readers, c.PutRetries) < 0 {
+		errs = append(errs, errors.New("packer: negative size, time or count"))
+	}
+	if c.PackSize != 0 && c.PackSize < minPackSize {
+		errs = append(errs, errors.New("packer: PackSize below 4 KiB"))
+	}
+	return errors.Join(errs...)
+}
+
+// minPackSize keeps half a pack, the most a row counts, above a row's overhead.
+const minPackSize = 4 << 10
+
+// withDefaults returns c with every zero value replaced by its documented default.
+func (c Config) withDefaults() Config {
+	def(&c.PackSize, 256<<20)
+	def(&c.RoundBytes, 32*c.PackSize)
+	def(&c.MaxWait, 24*time.Hour)
+	def(&c.MaxAttempts, 5)
+	def(&c.Backoff, 10*time.Minute)
+	def(&c.Poll, 10*time.Second)
+	def(&c.Workers, 2)
+	def(&c.Readers, 8)
+	def(&c.SmallFile, 256<<10)
+	def(&c.ReadAhead, 8<<20)
+	def(&c.PutRetries, 4)
+	if c.Marking == nil {
+		c.Marking = func() (bool, bool) { return true, false }
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.NewID == nil {
+		c.NewID = randomID
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func def[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}

@@ -1,0 +1,23 @@
+// Package packer turns MARKED rows into committed packs: it plans ranges,
+// takes a lease on each, builds the pack in a local spool file, uploads it and
+// commits it to the manifest (DESIGN.md §4, steps 2 to 6). Acknowledging the
+// rows is the keeper's one function, called here right after the commit.
+//
+// Not for: choosing rows to archive (marker), verifying or deleting (keeper).
+// There is no recovery code here: what a crash leaves behind is either rows
+// that are still MARKED, which are planned again, or a committed pack, which
+// the keeper acknowledges, or an object that was announced and never committed,
+// which the keeper collects.
+//
+// Invariants:
+//   - A record enters a pack only if the file was opened with the row's size
+//     and time and was read to its end unchanged. Everything else is cut away.
+//   - A row is asked for in the manifest before it is packed; what lives in a
+//     pack already is acknowledged again, not packed twice.
+//   - An object's key is announced before its first byte is sent, and every
+//     attempt sends the same sealed bytes.
+//   - A failure of the store, the spool disk, the database or a root is never
+//     charged to a row.
+//   - Memory does not grow with the number of rows or with their sizes; the
+//     spool file is removed however a build ends.
+package packer

@@ -1,0 +1,110 @@
+package packer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/datavision/desnode/node/source"
+)
+
+// openOriginal opens the row's file if it still is the file that the row lists.
+func openOriginal(ctx context.Context, at listed) (source.Original, error) {
+	f, err := at.source.Files.Open(ctx, at.row.Path)
+	if err != nil {
+		return nil, err
+	}
+	info := f.Info()
+	if info.Size != at.row.Size || !sameTime(info.ModTime, at.row.ModTime, precision(at.source.Rows)) {
+		err := fmt.Errorf("%w: %d bytes of %s, the row lists %d bytes of %s", source.ErrChanged,
+			info.Size, info.ModTime.Format(time.RFC3339Nano), at.row.Size, at.row.ModTime.Format(time.RFC3339Nano))
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// precision returns the unit of a table's time column: what the table says,
+// else a nanosecond.
+func precision(t source.Table) time.Duration {
+	if t, ok := t.(interface{ TimePrecision() time.Duration }); ok {
+		return max(1, t.TimePrecision())
+	}
+	return 1
+}
+
+// sameTime reports whether a and b differ by less than one unit.
+func sameTime(a, b time.Time, unit time.Duration) bool { return a.Sub(b).Abs() < unit }
+
+// readWhole fills buf with the file's content and reads on to the end, where
+// the file is checked for changes.
+func readWhole(f io.Reader, buf []byte) error {
+	_, err := io.ReadFull(f, buf)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it ended early", source.ErrChanged)
+	}
+	if err != nil {
+		return err
+	}
+	n, err := io.CopyN(io.Discard, f, 1)
+	switch {
+	case n > 0:
+		return fmt.Errorf("%w: it grew", source.ErrChanged)
+	case errors.Is(err, io.EOF):
+		return nil
+	default:
+		return err
+	}
+}
+
+// notAboutTheFile are errors of the machine, the mount or the network: the
+// next file would meet them as well.
+var notAboutTheFile = []error{
+	context.Canceled, context.DeadlineExceeded,
+	fs.ErrNotExist, // source.ErrNoFile is told apart before: this is the root itself
+	syscall.ESTALE, syscall.ENOTCONN, syscall.EHOSTDOWN, syscall.ETIMEDOUT, syscall.ENODEV, syscall.ENXIO,
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+}
+
+// fileFault tells what reading a file has come to: a failure code for the row,
+// or "" when the error says nothing about this file.
+func fileFault(err error) (code string) {
+	switch {
+	case errors.Is(err, source.ErrNoFile):
+		return source.CodeNoFile
+	case errors.Is(err, source.ErrChanged):
+		return source.CodeChanged
+	case errors.Is(err, source.ErrNotRegular):
+		return source.CodeNotRegular
+	case errors.Is(err, source.ErrOutside):
+		return source.CodeInvalidPath
+	case slices.ContainsFunc(notAboutTheFile, func(target error) bool { return errors.Is(err, target) }):
+		return ""
+	default:
+		return source.CodeReadError
+	}
+}
+
+// contentReader streams a large file into the writer. It ends with ctx and
+// remembers its error, which tells a file's failure from the spool's.
+type contentReader struct {
+	ctx  context.Context //nolint:containedctx // io.Reader has no place for it; lives for one Append
+	file io.Reader
+	err  error
+}
+
+func (r *contentReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		r.err = err
+		return 0, err
+	}
+	n, err := r.file.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // the io.Reader contract: io.EOF itself
+		r.err = err
+	}
+	return n, err
+}
