@@ -18,8 +18,7 @@ const (
 	toAgain                // lives in a pack already: found
 	toFail                 // err is the file's; code says which failure
 	toTaken                // found lives under the name and is another row's
-	toLeave                // the manifest can't be asked: err
-	toStop                 // err is not about this row
+	toLeave                // err is not about this row
 )
 
 // item is one row on its way into the pack.
@@ -43,21 +42,23 @@ type item struct {
 // One goroutine lists rows, reserves their bytes in order and hands them out;
 // Readers goroutines prepare them in any order; the caller takes them in order.
 type ahead struct {
-	p      *Packer
-	rows   *lister
-	order  chan *item
-	work   chan *item
-	budget *semaphore.Weighted
-	stuck  *item // taken from order when the context ended, perhaps still being prepared
+	p       *Packer
+	rows    *lister
+	prepare func(context.Context, *item)
+	order   chan *item
+	work    chan *item
+	budget  *semaphore.Weighted
+	stuck   *item // taken from order when the context ended, perhaps still being prepared
 }
 
-func (p *Packer) newAhead(rows *lister) *ahead {
+func (p *Packer) newAhead(rows *lister, prepare func(context.Context, *item)) *ahead {
 	return &ahead{
-		p:      p,
-		rows:   rows,
-		order:  make(chan *item, 4*p.cfg.Readers),
-		work:   make(chan *item, 4*p.cfg.Readers),
-		budget: semaphore.NewWeighted(p.cfg.ReadAhead),
+		p:       p,
+		rows:    rows,
+		prepare: prepare,
+		order:   make(chan *item, 4*p.cfg.Readers),
+		work:    make(chan *item, 4*p.cfg.Readers),
+		budget:  semaphore.NewWeighted(p.cfg.ReadAhead),
 	}
 }
 
@@ -71,7 +72,7 @@ func (a *ahead) each(ctx context.Context, f func(*item) error) error {
 	for range a.p.cfg.Readers {
 		g.Go(func() error {
 			for it := range a.work {
-				a.p.prepare(gctx, it)
+				a.prepare(gctx, it)
 				close(it.ready)
 			}
 			return nil
@@ -161,55 +162,4 @@ func (a *ahead) drop(it *item) {
 	}
 	a.budget.Release(it.weight)
 	it.weight = 0
-}
-
-// prepare finds out what becomes of a row and opens its file.
-func (p *Packer) prepare(ctx context.Context, it *item) {
-	if ctx.Err() != nil {
-		it.verdict, it.err = toStop, ctx.Err()
-		return
-	}
-	found, err := p.cfg.Finder.Find(ctx, it.row.DesName)
-	switch {
-	case errors.Is(err, ErrNotFound):
-	case err != nil:
-		it.verdict, it.err = toLeave, err
-		return
-	case found.Source != it.row.Source || found.ID != it.row.ID:
-		it.verdict, it.found = toTaken, found
-		return
-	case found.Size == it.row.Size && sameTime(found.ModTime, it.row.ModTime, precision(it.source.Rows)):
-		it.verdict, it.found = toAgain, found
-		return
-	}
-	it.err = p.open(ctx, it)
-	if it.err == nil {
-		it.verdict = toPack
-		return
-	}
-	it.verdict, it.code = toFail, fileFault(it.err)
-	if it.code == "" {
-		it.verdict = toStop
-	}
-}
-
-// open opens the row's file, and reads it when it is small.
-func (p *Packer) open(ctx context.Context, it *item) error {
-	f, err := openOriginal(ctx, it.listed)
-	if err != nil {
-		return err
-	}
-	it.info = f.Info()
-	if it.row.Size > p.cfg.SmallFile {
-		it.file = f
-		return nil
-	}
-	content := p.buffer(it.row.Size)
-	err = errors.Join(readWhole(f, content), f.Close())
-	if err != nil {
-		p.release(content)
-		return err
-	}
-	it.content = content
-	return nil
 }

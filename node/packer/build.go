@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/datavision/desnode/desformat"
@@ -16,11 +17,11 @@ import (
 )
 
 const (
-	// maxLeft is how many rows of one build may go without an answer from the
-	// manifest before the build is given up: each may have waited for a timeout.
+	// maxLeft is how many rows of one source may be left alone until the rest of
+	// the source is left too, unopened: each may have waited for a timeout.
 	maxLeft = 20
-	// maxUnread is how many rows in a row may fail with a read error before the
-	// trouble is taken to be the mount's, not the files'.
+	// maxUnread is how many rows of one source, one after the other, may fail
+	// with a read error until the trouble is taken to be the mount's.
 	maxUnread = 32
 	// packLimit and recordLimit end a pack early, in packs and in records; the
 	// rest of the range waits for the next round. They bound the spool file when
@@ -31,35 +32,42 @@ const (
 
 // build is one pack in the making.
 type build struct {
-	p       *Packer
-	lease   raftmeta.Lease
-	rng     desformat.Range
-	due     source.Due
-	id      desformat.PackID
-	path    string
-	spool   spoolFile
-	writer  *desformat.Writer
-	footer  desformat.Footer
-	marked  map[int64]int64 // rows packed by marked_at, in Unix seconds
-	again   map[string][]source.Ack
-	sources map[string]*source.Source
+	p      *Packer
+	lease  raftmeta.Lease
+	rng    desformat.Range
+	due    source.Due
+	id     desformat.PackID
+	path   string
+	spool  spoolFile
+	writer *desformat.Writer
+	footer desformat.Footer
+	marked map[int64]int64 // rows packed by marked_at, in Unix seconds
+	state  map[string]*sourceState
 
 	last   desformat.NameHash // the last name that is live now, and whose it is
 	lastID string             // "" before the first
 	lastOf string
-	left   int // rows left alone
-	unread int // read errors in a row
+	leftBy error // why the first row was left alone
 	Result
+}
+
+// sourceState is what a build keeps of one source.
+type sourceState struct {
+	source *source.Source
+	again  []source.Ack // rows to acknowledge again
+	left   int          // rows left alone
+	unread int          // read errors, one after the other
+	down   atomic.Bool  // its remaining rows are left alone, unopened
 }
 
 // newBuild opens a spool file and writes the pack's header into it.
 func (p *Packer) newBuild(l raftmeta.Lease, rng desformat.Range, due source.Due, sources []source.Source) (*build, error) {
 	b := &build{
 		p: p, lease: l, rng: rng, due: due, id: p.cfg.NewID(),
-		marked: make(map[int64]int64), again: make(map[string][]source.Ack), sources: make(map[string]*source.Source),
+		marked: make(map[int64]int64), state: make(map[string]*sourceState),
 	}
 	for i := range sources {
-		b.sources[sources[i].Name] = &sources[i]
+		b.state[sources[i].Name] = &sourceState{source: &sources[i]}
 	}
 	b.path = filepath.Join(p.cfg.SpoolDir, b.id.String()+spoolSuffix)
 	var err error
@@ -90,10 +98,10 @@ func (b *build) fill(ctx context.Context, sources []source.Source) error {
 	rows := newLister(sources, b.rng, b.due, func(ctx context.Context, s *source.Source, row source.Row, text string) error {
 		return b.refuse(ctx, s, row, source.CodeInvalidName, text)
 	})
-	err := b.p.newAhead(rows).each(ctx, func(it *item) error { return b.take(ctx, it) })
+	err := b.p.newAhead(rows, b.prepare).each(ctx, func(it *item) error { return b.take(ctx, it) })
 	// What lives already is acknowledged even when the build ends badly.
-	for name := range b.again {
-		err = errors.Join(err, b.acknowledgeAgain(ctx, name))
+	for _, s := range b.state {
+		err = errors.Join(err, b.acknowledgeAgain(ctx, s))
 	}
 	if err != nil || b.writer.Records() == 0 {
 		return err
@@ -109,16 +117,14 @@ func (b *build) fill(ctx context.Context, sources []source.Source) error {
 
 // take does what the item's verdict says. Its error ends the build.
 func (b *build) take(ctx context.Context, it *item) error {
+	if it.verdict == toLeave {
+		return b.leave(ctx, it.source, it.row, it.err)
+	}
 	if b.lastID != "" && it.hash == b.last {
 		return b.refuse(ctx, it.source, it.row, source.CodeDuplicateName,
 			fmt.Sprintf("row %s of source %s has this name", b.lastID, b.lastOf))
 	}
-	if it.code != source.CodeReadError {
-		b.unread = 0
-	}
 	switch it.verdict {
-	case toPack:
-		return b.pack(ctx, it)
 	case toAgain:
 		return b.acknowledgeLater(ctx, it)
 	case toTaken:
@@ -126,25 +132,32 @@ func (b *build) take(ctx context.Context, it *item) error {
 			fmt.Sprintf("row %s of source %s lives under this name", it.found.ID, it.found.Source))
 	case toFail:
 		return b.fail(ctx, it, it.code, it.err)
-	case toLeave:
-		b.left++
-		b.Left++
-		b.p.cfg.Logger.WarnContext(ctx, "manifest can't be asked, row left alone", "source", it.row.Source, "id", it.row.ID, "err", it.err)
-		if b.left >= maxLeft {
-			return fmt.Errorf("look up %d rows: %w", b.left, it.err)
-		}
-		return nil
 	default:
-		return b.stop(it, it.err)
+		return b.pack(ctx, it)
 	}
 }
 
-// stop ends the build for an error that is not about the row.
-func (b *build) stop(it *item, err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("%w: %w", ErrRootMissing, err)
+// leave leaves a row as it is: it is planned again in the next round. After
+// too many the whole source is left for now.
+func (b *build) leave(ctx context.Context, of *source.Source, row source.Row, cause error) error {
+	if err := ctx.Err(); err != nil {
+		return err
 	}
-	return fmt.Errorf("open %q of source %s: %w", it.row.Path, it.row.Source, err)
+	b.Left++
+	s := b.state[of.Name]
+	s.left++
+	if s.down.Load() {
+		return nil
+	}
+	if b.leftBy == nil {
+		b.leftBy = fmt.Errorf("row %s of source %s: %w", row.ID, row.Source, cause)
+	}
+	b.p.cfg.Logger.WarnContext(ctx, "row left alone", "source", row.Source, "id", row.ID, "path", row.Path, "err", cause)
+	if s.left >= maxLeft {
+		s.down.Store(true)
+		b.p.cfg.Logger.WarnContext(ctx, "source left alone for this pack", "source", row.Source, "err", cause)
+	}
+	return nil
 }
 
 // pack appends the row's file. A file that turns out to be another than the
@@ -168,7 +181,7 @@ func (b *build) pack(ctx context.Context, it *item) error {
 		if code := fileFault(content.err); code != "" {
 			return b.fail(ctx, it, code, content.err)
 		}
-		return b.stop(it, content.err)
+		return b.leave(ctx, it.source, it.row, content.err)
 	}
 	if err != nil {
 		return spoolError(err)
@@ -179,6 +192,7 @@ func (b *build) pack(ctx context.Context, it *item) error {
 		}
 		return b.fail(ctx, it, code, err)
 	}
+	b.state[it.source.Name].unread = 0
 	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
 	b.marked[it.row.MarkedAt.Unix()]++
 	b.Rows++
@@ -202,18 +216,21 @@ func compare(row source.Row, e desformat.Entry) (code string, err error) {
 
 // fail counts a failed attempt at the row.
 func (b *build) fail(ctx context.Context, it *item, code string, cause error) error {
-	now := b.p.cfg.Now()
-	final, err := it.source.Rows.Attempt(ctx, it.row, code, cause.Error(), b.p.cfg.MaxAttempts, now)
+	final, err := it.source.Rows.Attempt(ctx, it.row, code, cause.Error(), b.p.cfg.MaxAttempts, b.p.cfg.Now())
 	if err != nil {
-		return fmt.Errorf("count an attempt at row %s of source %s: %w", it.row.ID, it.row.Source, err)
+		return b.leave(ctx, it.source, it.row, fmt.Errorf("count an attempt: %w", err))
 	}
 	b.failed(code)
 	b.p.cfg.Logger.InfoContext(ctx, "file not packed", "source", it.row.Source, "id", it.row.ID, "code", code,
 		"reason", cause, "attempt", it.row.Attempts+1, "final", final)
-	if code == source.CodeReadError {
-		if b.unread++; b.unread >= maxUnread {
-			return fmt.Errorf("%d files of source %s in a row can't be read: %w", b.unread, it.row.Source, cause)
-		}
+	s := b.state[it.source.Name]
+	if code != source.CodeReadError {
+		s.unread = 0
+		return nil
+	}
+	if s.unread++; s.unread == maxUnread {
+		s.down.Store(true)
+		b.leftBy = fmt.Errorf("%d files of source %s can't be read, one after the other: %w", s.unread, it.row.Source, cause)
 	}
 	return nil
 }
@@ -221,7 +238,7 @@ func (b *build) fail(ctx context.Context, it *item, code string, cause error) er
 // refuse makes a row FAILED that can never be packed as it is.
 func (b *build) refuse(ctx context.Context, s *source.Source, row source.Row, code, text string) error {
 	if err := s.Rows.Refuse(ctx, row, code, text, b.p.cfg.Now()); err != nil {
-		return fmt.Errorf("refuse row %s of source %s: %w", row.ID, row.Source, err)
+		return b.leave(ctx, s, row, fmt.Errorf("refuse it as %s: %w", code, err))
 	}
 	b.failed(code)
 	b.p.cfg.Logger.InfoContext(ctx, "row can't be packed", "source", row.Source, "id", row.ID, "code", code, "reason", text)
@@ -237,27 +254,26 @@ func (b *build) failed(code string) {
 // packed before the database was restored, or by a run that was cut.
 func (b *build) acknowledgeLater(ctx context.Context, it *item) error {
 	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
-	acks := append(b.again[it.source.Name], source.Ack{
+	s := b.state[it.source.Name]
+	s.again = append(s.again, source.Ack{
 		ID: it.row.ID, Name: it.row.DesName, Version: it.row.Version, Size: it.row.Size, ModTime: it.row.ModTime,
 		SHA256: it.found.SHA256, Pack: it.found.Pack,
 	})
-	b.again[it.source.Name] = acks
-	if len(acks) < source.MaxBatch {
+	if len(s.again) < source.MaxBatch {
 		return nil
 	}
-	return b.acknowledgeAgain(ctx, it.source.Name)
+	return b.acknowledgeAgain(ctx, s)
 }
 
-func (b *build) acknowledgeAgain(ctx context.Context, name string) error {
-	acks := b.again[name]
-	if len(acks) == 0 {
+func (b *build) acknowledgeAgain(ctx context.Context, s *sourceState) error {
+	if len(s.again) == 0 {
 		return nil
 	}
-	b.again[name] = acks[:0]
-	results, err := b.sources[name].Rows.Acknowledge(ctx, acks, b.p.cfg.Now())
+	results, err := s.source.Rows.Acknowledge(ctx, s.again, b.p.cfg.Now())
 	if err != nil {
-		return fmt.Errorf("acknowledge again %d rows of source %s: %w", len(acks), name, err)
+		return fmt.Errorf("acknowledge again %d rows of source %s: %w", len(s.again), s.source.Name, err)
 	}
+	s.again = s.again[:0]
 	for _, r := range results {
 		if r == source.AckDone {
 			b.Again++

@@ -26,6 +26,9 @@ var (
 	// ErrRootMissing: a root of a source, or the file system below it, is not
 	// there. No row is charged for it.
 	ErrRootMissing = errors.New("a root of the source can't be read")
+	// ErrLeft: rows were left as they are for a reason that is not theirs: the
+	// manifest, the database or a root could not be used. The rest was packed.
+	ErrLeft = errors.New("rows left alone")
 	// ErrBehind: this node has not applied its own lease's grant yet, so it may
 	// not know the packs that came before it.
 	ErrBehind = errors.New("this node's state is behind its lease")

@@ -190,12 +190,13 @@ func (p *Packer) round(ctx context.Context, flush bool) (Result, error) {
 
 	var g errgroup.Group
 	g.SetLimit(p.cfg.Workers)
-	var mu sync.Mutex // guards total and errs
+	var mu sync.Mutex // guards total, errs and stopped
+	stopped := false
 	errs := []error{errPlan}
 	for _, c := range backlog.cuts {
 		g.Go(func() error {
 			mu.Lock()
-			stop := len(errs) > 1
+			stop := stopped
 			mu.Unlock()
 			if stop || ctx.Err() != nil {
 				return nil // what stopped one range would stop the next
@@ -206,6 +207,7 @@ func (p *Packer) round(ctx context.Context, flush bool) (Result, error) {
 			total.add(res)
 			if err != nil {
 				errs = append(errs, err)
+				stopped = stopped || !errors.Is(err, ErrLeft)
 			}
 			return nil
 		})
@@ -295,11 +297,13 @@ func busyRanges(v View, n *int64) func(desformat.Range) bool {
 // packRange builds and commits one pack under a lease.
 func (p *Packer) packRange(ctx context.Context, rng desformat.Range, due source.Due, sources []source.Source) (Result, error) {
 	var res Result
+	granted := false
 	began := p.cfg.Now()
 	p.metrics.building.Inc()
 	defer p.metrics.building.Dec()
 	job := raftmeta.Job{Kind: raftmeta.JobPack, Range: rng}
 	err := p.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, l raftmeta.Lease) error {
+		granted = true
 		if applied := p.cfg.View().Applied(); applied < l.Token.Index {
 			return fmt.Errorf("applied %d, lease %s: %w", applied, l.Token, ErrBehind)
 		}
@@ -309,20 +313,23 @@ func (p *Packer) packRange(ctx context.Context, rng desformat.Range, due source.
 		}
 		defer b.remove()
 		err = p.packLeased(ctx, b, sources)
+		if err == nil && b.leftBy != nil {
+			err = fmt.Errorf("%d %w, the first: %w", b.Left, ErrLeft, b.leftBy)
+		}
 		res = b.Result
 		return err
 	})
-	if errors.Is(err, raftmeta.ErrClash) || errors.Is(err, raftmeta.ErrUnacknowledged) {
+	if !granted && (errors.Is(err, raftmeta.ErrClash) || errors.Is(err, raftmeta.ErrUnacknowledged)) {
 		return Result{Busy: 1}, nil
-	}
-	if err != nil {
-		return res, fmt.Errorf("pack range %s: %w", rng, err)
 	}
 	if res.Packs > 0 {
 		took := p.cfg.Now().Sub(began)
 		p.metrics.duration.Observe(took.Seconds())
 		p.cfg.Logger.InfoContext(ctx, "pack committed", "range", rng, "rows", res.Rows, "bytes", res.Bytes,
 			"failed", res.Failed, "took", took)
+	}
+	if err != nil {
+		return res, fmt.Errorf("pack range %s: %w", rng, err)
 	}
 	return res, nil
 }

@@ -1,0 +1,79 @@
+package packer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+// errSourceDown is why the rest of a source is left alone in a build.
+var errSourceDown = errors.New("source left alone for this pack")
+
+// prepare finds out what becomes of a row and opens its file. It runs in
+// several goroutines at once.
+func (b *build) prepare(ctx context.Context, it *item) {
+	it.verdict, it.code, it.err = toLeave, "", ctx.Err()
+	if it.err == nil && b.state[it.source.Name].down.Load() {
+		it.err = errSourceDown
+	}
+	if it.err != nil {
+		return
+	}
+	// The manifest comes first, also when the file is missing: a restored
+	// database lists originals that were archived and deleted long ago.
+	found, err := b.p.cfg.Finder.Find(ctx, it.row.DesName)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		it.err = fmt.Errorf("ask the manifest: %w", err)
+		return
+	}
+	if err == nil {
+		it.found = found
+		switch {
+		case found.Source != it.row.Source || found.ID != it.row.ID:
+			it.verdict = toTaken
+			return
+		case sameVersion(found, it.listed):
+			it.verdict = toAgain
+			return
+		}
+	}
+	if it.err = b.p.open(ctx, it); it.err == nil {
+		it.verdict = toPack
+		return
+	}
+	if it.code = fileFault(it.err); it.code != "" {
+		it.verdict = toFail
+	} else if errors.Is(it.err, os.ErrNotExist) {
+		it.err = fmt.Errorf("%w: %w", ErrRootMissing, it.err)
+	}
+}
+
+// sameVersion reports whether the live record is the version that the row
+// lists. A row that brings a checksum of its own must agree in that too.
+func sameVersion(found *Found, at listed) bool {
+	return found.Size == at.row.Size &&
+		sameTime(found.ModTime, at.row.ModTime, precision(at.source.Rows)) &&
+		(at.row.SHA256 == nil || *at.row.SHA256 == found.SHA256)
+}
+
+// open opens the row's file, and reads it when it is small.
+func (p *Packer) open(ctx context.Context, it *item) error {
+	f, err := openOriginal(ctx, it.listed)
+	if err != nil {
+		return err
+	}
+	it.info = f.Info()
+	if it.row.Size > p.cfg.SmallFile {
+		it.file = f
+		return nil
+	}
+	content := p.buffer(it.row.Size)
+	err = errors.Join(readWhole(f, content), f.Close())
+	if err != nil {
+		p.release(content)
+		return err
+	}
+	it.content = content
+	return nil
+}
