@@ -235,7 +235,9 @@ func (r *round) page(ctx context.Context, rows []source.Row) error {
 	now := r.cfg.Now()
 	good := rows[:0]
 	for _, row := range rows {
-		row.DesName = row.Name
+		if row.DesName == "" { // else it was archived before, and keeps its served name
+			row.DesName = row.Name
+		}
 		code, text := check(row)
 		if code == "" {
 			good = append(good, row)
