@@ -2,6 +2,9 @@ package raftmeta
 
 import (
 	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/datavision/desnode/desformat"
@@ -9,6 +12,22 @@ import (
 
 // NodeID names one node: its persistent UUID.
 type NodeID string
+
+// Digest is a SHA-256; as text it is lower-case hex.
+type Digest [sha256.Size]byte
+
+// MarshalText returns d in hex.
+func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText parses what MarshalText returns.
+func (d *Digest) UnmarshalText(b []byte) error {
+	raw, err := hex.DecodeString(string(b))
+	if err != nil || len(raw) != len(d) {
+		return fmt.Errorf("digest %q, want %d hex digits: %w", b, 2*len(d), desformat.ErrBadID)
+	}
+	copy(d[:], raw)
+	return nil
+}
 
 // JobKind is what a lease permits.
 type JobKind string
@@ -56,7 +75,7 @@ type Pack struct {
 	Token        desformat.Token   `json:"token"`
 	Range        desformat.Range   `json:"range"`
 	Size         int64             `json:"size"` // whole object, bytes
-	SHA256       [sha256.Size]byte `json:"sha256"`
+	SHA256       Digest            `json:"sha256"`
 	Records      uint32            `json:"records"`
 	PayloadBytes int64             `json:"payload_bytes"`
 	Catalog      desformat.Section `json:"catalog"`
@@ -72,6 +91,12 @@ type Pack struct {
 	RetainUntil  time.Time         `json:"retain_until,omitzero"`
 	Hold         bool              `json:"hold,omitempty"`
 	Copies       []Copy            `json:"copies"`
+}
+
+// IsDead reports whether reads skip the record with that ordinal.
+func (p *Pack) IsDead(ordinal uint32) bool {
+	_, dead := slices.BinarySearch(p.Dead, ordinal)
+	return dead
 }
 
 // Upload is an object key that was announced before its upload began. It is

@@ -1,0 +1,88 @@
+package raftmeta
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// commandVersion is the version of the encoding of all commands. A new kind,
+// field or meaning needs a new version: a node that does not know it stops
+// rather than diverge.
+const commandVersion = 1
+
+// command is one change of the state. apply runs on every node and must reach
+// the same state and answer on each: nothing but the state, the command and
+// the log index may enter it. On an error it has changed nothing.
+type command interface {
+	kind() string
+	apply(s *state, index uint64) (any, error)
+}
+
+// envelope is a command as it stands in the Raft log: JSON, one object.
+type envelope struct {
+	Version int             `json:"v"`
+	Kind    string          `json:"kind"`
+	Body    json.RawMessage `json:"body"`
+}
+
+// newCommand returns an empty command of that kind to decode into.
+func newCommand(kind string) (command, bool) {
+	switch kind {
+	case kindForm:
+		return new(formCommand), true
+	case kindMember:
+		return new(memberCommand), true
+	case kindSet:
+		return new(setCommand), true
+	case kindGrant:
+		return new(grantCommand), true
+	case kindRelease:
+		return new(releaseCommand), true
+	case kindReleaseAll:
+		return new(releaseAllCommand), true
+	case kindBeginUpload:
+		return new(beginUploadCommand), true
+	case kindForgetUpload:
+		return new(forgetUploadCommand), true
+	case kindAddPack:
+		return new(addPackCommand), true
+	case kindAckPack:
+		return new(ackPackCommand), true
+	case kindVerifyPack:
+		return new(verifyPackCommand), true
+	}
+	return nil, false
+}
+
+func encodeCommand(c command) ([]byte, error) {
+	body, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", c.kind(), err)
+	}
+	return json.Marshal(envelope{Version: commandVersion, Kind: c.kind(), Body: body})
+}
+
+// decodeCommand returns ErrUnknownCommand for whatever this version does not
+// fully understand, an unknown field included.
+func decodeCommand(b []byte) (command, error) {
+	var e envelope
+	if err := json.Unmarshal(b, &e); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnknownCommand, err)
+	}
+	c, ok := newCommand(e.Kind)
+	if e.Version != commandVersion || !ok {
+		return nil, fmt.Errorf("command %q of version %d: %w", e.Kind, e.Version, ErrUnknownCommand)
+	}
+	if err := decodeStrict(e.Body, c); err != nil {
+		return nil, fmt.Errorf("command %q: %w: %w", e.Kind, ErrUnknownCommand, err)
+	}
+	return c, nil
+}
+
+// decodeStrict refuses fields that v does not have.
+func decodeStrict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}

@@ -1,0 +1,23 @@
+// Package raftmeta keeps what a cluster must agree on: the manifest of packs,
+// leases with fencing tokens, announced uploads, settings and members, as a
+// state machine over a Raft log.
+//
+// Not for: bytes of files, the ring, the network (it is handed a
+// raft.Transport), deciding what work to do. It grants and refuses.
+//
+// Invariants, each held by the state machine and so on every node alike:
+//
+//   - A pack exists from its AddPack on, and AddPack succeeds only under the
+//     live lease whose token the pack carries, for a key announced before.
+//   - A token that once was fenced never becomes live again: it is the Raft
+//     index of its grant. Garbage is only what hangs on a fenced token.
+//   - Two packing leases never overlap, and no range with an unacknowledged
+//     pack is leased for packing.
+//   - Applying a command reads no clock, no randomness and no map order; the
+//     same log gives the same bytes of snapshot.
+//   - Every command may be repeated: the repetition changes nothing and is
+//     answered like the first time.
+//   - A View never changes. What it answers belongs to one Raft index.
+//
+// DESIGN.md in this folder lists the crash windows and the rejected options.
+package raftmeta

@@ -1,0 +1,48 @@
+package raftmeta
+
+import "errors"
+
+// Errors of this package, returned wrapped; compare with errors.Is. Any other
+// error of a command (a context's end included) means that its outcome is
+// unknown: repeat it.
+var (
+	// ErrClash: another live lease, or work already done, stands in the way of
+	// this job. Somebody else does it, or nobody needs to.
+	ErrClash = errors.New("job clashes with a live lease")
+	// ErrUnacknowledged: the range, or the pack, has not been acknowledged yet.
+	ErrUnacknowledged = errors.New("pack not yet acknowledged")
+	// ErrStale: the lease with that token is not live (any more): its holder
+	// has been fenced and must stop.
+	ErrStale = errors.New("lease is not live")
+	// ErrNoUpload: the pack's key was never announced, or has been forgotten.
+	ErrNoUpload = errors.New("upload was not announced")
+	// ErrInUse: the upload's lease is live, so it may still be committed.
+	ErrInUse = errors.New("upload may still be committed")
+	// ErrUnconfirmed: no leader confirmed that this node is up to date in time.
+	ErrUnconfirmed = errors.New("not confirmed by the leader")
+	// ErrNotLeader: this node may not write, and none that may was found in time.
+	ErrNotLeader = errors.New("not the leader")
+	// ErrConflict: the condition of the command does not hold: another setting,
+	// another pack with the same id or token, another cluster's form.
+	ErrConflict = errors.New("conflicts with the present state")
+	// ErrUnknownPack: the manifest has no such pack.
+	ErrUnknownPack = errors.New("no such pack in the manifest")
+	// ErrNotMember: the node is not a member of the cluster.
+	ErrNotMember = errors.New("not a member of the cluster")
+	// ErrInvalid: the command contradicts itself; repeating it is useless.
+	ErrInvalid = errors.New("invalid command")
+	// ErrLocked: another process uses the data dir.
+	ErrLocked = errors.New("another node uses this data dir")
+	// ErrOtherNode: the data dir belongs to a node with another id.
+	ErrOtherNode = errors.New("the data dir belongs to another node")
+	// ErrOtherCluster: the data dir, or the leader, belongs to another cluster
+	// or another generation of it.
+	ErrOtherCluster = errors.New("the data dir belongs to another cluster")
+	// ErrUnknownCommand: the log or a snapshot holds what only a newer version
+	// of desnode understands. The state machine stops there, and Run ends.
+	ErrUnknownCommand = errors.New("written by a newer version of desnode")
+	// ErrStorage: the Raft log could not be written or read.
+	ErrStorage = errors.New("Raft log storage")
+	// ErrClosed: Run has ended, or is about to.
+	ErrClosed = errors.New("raftmeta is closed")
+)

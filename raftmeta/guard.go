@@ -1,0 +1,144 @@
+package raftmeta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// logStore is what raft needs of its log: raft-wal has all of it.
+type logStore interface {
+	raft.LogStore
+	raft.StableStore
+	IsMonotonic() bool
+}
+
+// guard stands between raft and its log, for raft ends the process by a panic
+// when it cannot save its term or read an entry back. A full disk must stop
+// proposals, not the process, and be survived when it has room again.
+//
+//   - A write that fails is reported as ErrStorage, and the next one waits
+//     writePause, for raft tries again at once.
+//   - A term that cannot be saved is tried again until it can, or until stop;
+//     raft's goroutine then ends there, with nothing sent that was not saved.
+//   - An entry that cannot be read is fatal: onFatal is told and raft's
+//     goroutine ends there.
+type guard struct {
+	logStore
+	onFatal func(error)
+	stop    chan struct{}
+
+	mu      sync.Mutex // guards the fields below
+	failed  error      // of the last write; nil: it succeeded
+	failAt  time.Time
+	term    uint64 // last saved
+	hasTerm bool
+}
+
+const writePause = time.Second
+
+// keyTerm is raft's key for its current term.
+var keyTerm = []byte("CurrentTerm")
+
+func newGuard(inner logStore, onFatal func(error)) *guard {
+	return &guard{logStore: inner, onFatal: onFatal, stop: make(chan struct{})}
+}
+
+// failing returns why the last write failed; nil: it did not.
+func (g *guard) failing() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.failed
+}
+
+// wrote notes the outcome of a write.
+func (g *guard) wrote(what string, err error) error {
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %w", what, ErrStorage, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failed, g.failAt = err, time.Now()
+	return err
+}
+
+// pause waits after a failed write; false: the guard has been stopped.
+func (g *guard) pause() bool {
+	g.mu.Lock()
+	wait := time.Until(g.failAt.Add(writePause))
+	if g.failed == nil {
+		wait = 0
+	}
+	g.mu.Unlock()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-g.stop:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// StoreLogs writes entries durably.
+func (g *guard) StoreLogs(logs []*raft.Log) error {
+	if !g.pause() {
+		return fmt.Errorf("write the log: %w: %w", ErrStorage, ErrClosed)
+	}
+	return g.wrote("write the log", g.logStore.StoreLogs(logs))
+}
+
+// StoreLog writes one entry durably.
+func (g *guard) StoreLog(l *raft.Log) error { return g.StoreLogs([]*raft.Log{l}) }
+
+// GetLog reads an entry. Only "not found" is an answer that raft survives.
+func (g *guard) GetLog(index uint64, l *raft.Log) error {
+	err := g.logStore.GetLog(index, l)
+	if err == nil || isNotFound(err) {
+		return err
+	}
+	g.onFatal(fmt.Errorf("read log entry %d: %w: %w", index, ErrStorage, err))
+	runtime.Goexit()
+	return nil
+}
+
+// SetUint64 saves a term or a vote.
+func (g *guard) SetUint64(key []byte, v uint64) error {
+	if !bytes.Equal(key, keyTerm) {
+		return g.wrote("write the vote", g.logStore.SetUint64(key, v))
+	}
+	g.mu.Lock()
+	same := g.hasTerm && g.term == v
+	g.mu.Unlock()
+	if same {
+		return nil // as at every start
+	}
+	for g.pause() {
+		if g.wrote("write the term", g.logStore.SetUint64(key, v)) == nil {
+			g.mu.Lock()
+			g.term, g.hasTerm = v, true
+			g.mu.Unlock()
+			return nil
+		}
+	}
+	runtime.Goexit()
+	return nil
+}
+
+// GetUint64 reads a term or a vote.
+func (g *guard) GetUint64(key []byte) (uint64, error) {
+	v, err := g.logStore.GetUint64(key)
+	if err == nil && bytes.Equal(key, keyTerm) {
+		g.mu.Lock()
+		g.term, g.hasTerm = v, true
+		g.mu.Unlock()
+	}
+	return v, err
+}
+
+func isNotFound(err error) bool { return errors.Is(err, raft.ErrLogNotFound) }

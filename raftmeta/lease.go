@@ -1,0 +1,108 @@
+package raftmeta
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+)
+
+// leaseKey carries the token of the lease that a context lives under.
+type leaseKey struct{}
+
+// tokenOf returns the token of the lease ctx lives under; zero: none.
+func tokenOf(ctx context.Context) desformat.Token {
+	t, _ := ctx.Value(leaseKey{}).(desformat.Token)
+	return t
+}
+
+// WithLease has the leader grant a lease for job and runs work under it.
+// ErrClash and ErrUnacknowledged: it was not granted and work was not run.
+//
+// work's context ends before anybody else can be granted the job: at the time
+// the last granting or renewing request was sent, plus the TTL, less a tenth
+// of it. Renewal goes on in the background until work returns; then the lease
+// is released. When the lease was lost first, context.Cause is ErrStale.
+// Commands given that context are refused once the lease is gone.
+//
+// What the job is about may have changed between the caller's look at a View
+// and the grant: work looks again.
+func (m *Meta) WithLease(ctx context.Context, job Job, work func(ctx context.Context, l Lease) error) error {
+	sent := time.Now()
+	value, err := m.propose(ctx, &grantCommand{Job: job, Holder: m.cfg.Node, Request: rand.Text()})
+	if err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	lease, ok := value.(Lease)
+	if !ok {
+		return fmt.Errorf("lease: answered %T: %w", value, ErrInvalid)
+	}
+	workCtx, cancel := context.WithCancelCause(context.WithValue(ctx, leaseKey{}, lease.Token))
+	defer cancel(nil)
+	kept := make(chan struct{})
+	keepCtx, stop := context.WithCancel(workCtx)
+	go func() {
+		defer close(kept)
+		m.keepLease(keepCtx, lease.Token, sent, cancel)
+	}()
+	err = work(workCtx, lease)
+	stop()
+	<-kept
+	if cause := context.Cause(workCtx); err != nil && errors.Is(cause, ErrStale) && !errors.Is(err, ErrStale) {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	m.release(ctx, lease.Token)
+	return err
+}
+
+// release ends a lease whose work is done. When that fails it expires instead.
+func (m *Meta) release(ctx context.Context, token desformat.Token) {
+	if _, err := m.propose(context.WithoutCancel(ctx), &releaseCommand{token}); err != nil {
+		m.log.Debug("release lease", "token", token.String(), "error", err)
+	}
+}
+
+// keepLease renews a lease until ctx ends, or ends its work by lost.
+func (m *Meta) keepLease(ctx context.Context, token desformat.Token, sent time.Time, lost context.CancelCauseFunc) {
+	ttl := m.cfg.leaseTTL()
+	for {
+		deadline := sent.Add(ttl - m.cfg.margin())
+		next := min(ttl/3, time.Until(deadline))
+		if !pause(ctx, next) {
+			return
+		}
+		now := time.Now()
+		if !now.Before(deadline) {
+			lost(fmt.Errorf("lease %s was not renewed in time: %w", token, ErrStale))
+			return
+		}
+		renewCtx, cancel := context.WithDeadline(ctx, deadline)
+		err := m.renew(renewCtx, token)
+		cancel()
+		switch {
+		case err == nil:
+			sent = now
+		case errors.Is(err, ErrStale):
+			lost(fmt.Errorf("lease %s: %w", token, err))
+			return
+		default:
+			m.log.Debug("renew lease", "token", token.String(), "error", err)
+		}
+	}
+}
+
+// renew resets the leader's timer of a lease. The leader proves first that it
+// leads: a deposed one must not promise time that its successor does not give.
+func (m *Meta) renew(ctx context.Context, token desformat.Token) error {
+	t, err := m.awaitLeading(ctx)
+	if err != nil {
+		return err
+	}
+	if err := m.verifyLeader(ctx); err != nil {
+		return err
+	}
+	return t.renew(token, time.Now())
+}

@@ -1,0 +1,239 @@
+package raftmeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+)
+
+// Meta is one node's part in what the cluster agrees on.
+type Meta struct {
+	cfg     Config
+	log     *slog.Logger
+	raftLog hclog.Logger
+	storage *storage
+	guard   *guard
+	machine *machine
+	leading leading
+	confirm confirmer
+	pending pending
+
+	started chan struct{} // closed when raft is set
+	raft    *raft.Raft
+	fatal   chan error    // the first error that ends Run
+	done    chan struct{} // closed when Run or Close has ended; err is set then
+	err     error
+
+	mu      sync.Mutex // guards the fields below
+	running bool
+	closed  bool
+	cancel  context.CancelFunc
+
+	cleared atomic.Bool   // leases of this node's earlier process are released
+	settled atomic.Uint64 // no command stands between the view's index and this one
+}
+
+// Open takes the data dir and checks that it is this node's. ErrLocked: another
+// process has it. ErrOtherNode: it belongs to another node. It starts nothing
+// that needs to be waited for; Run or Close lets go of the dir.
+func Open(_ context.Context, cfg Config) (*Meta, error) { return open(cfg, nil) }
+
+// open is Open; wrap, when not nil, stands between the guard and the log.
+func open(cfg Config, wrap func(logStore) logStore) (*Meta, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	m := &Meta{
+		cfg:     cfg,
+		log:     cfg.logger(),
+		raftLog: newRaftLogger(cfg.logger()),
+		started: make(chan struct{}),
+		fatal:   make(chan error, 1),
+		done:    make(chan struct{}),
+	}
+	m.confirm.wake = make(chan struct{}, 1)
+	m.machine = newMachine(m.fail)
+	var err error
+	if m.storage, err = openStorage(cfg.Dir, cfg.Node, m.raftLog); err != nil {
+		return nil, err
+	}
+	var inner logStore = m.storage.wal
+	if wrap != nil {
+		inner = wrap(inner)
+	}
+	m.guard = newGuard(inner, m.fail)
+	return m, nil
+}
+
+// fail makes Run end with err; the first one counts.
+func (m *Meta) fail(err error) {
+	select {
+	case m.fatal <- err:
+	default:
+	}
+}
+
+// View returns the newest state. It is the empty one until Run has read the
+// data dir.
+func (m *Meta) View() *View { return m.machine.view.Load() }
+
+// Changed returns a channel that is closed at the next change of the view.
+// Take it before the View it is to watch over.
+func (m *Meta) Changed() <-chan struct{} { return m.View().changed }
+
+// Run takes part in the cluster until ctx ends, which is no error, or until it
+// cannot go on: ErrStorage, ErrUnknownCommand, ErrOtherCluster. It returns
+// after all its goroutines have ended and the data dir is free.
+func (m *Meta) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m.mu.Lock()
+	if m.running || m.closed {
+		m.mu.Unlock()
+		return fmt.Errorf("run: %w", ErrClosed)
+	}
+	m.running, m.cancel = true, cancel
+	m.mu.Unlock()
+
+	err := m.run(ctx)
+	m.err = errors.Join(err, m.storage.close())
+	close(m.done)
+	return m.err
+}
+
+// Close lets go of the data dir; when Run is running, it ends it first.
+func (m *Meta) Close() error {
+	m.mu.Lock()
+	running, closed := m.running, m.closed
+	m.closed = true
+	if running {
+		m.cancel()
+	}
+	m.mu.Unlock()
+	if running {
+		<-m.done
+		return m.err
+	}
+	if closed {
+		return nil
+	}
+	m.err = m.storage.close()
+	close(m.done)
+	return m.err
+}
+
+// shutdownGrace is how long commands under way may still take when Run ends.
+const shutdownGrace = 5 * time.Second
+
+func (m *Meta) run(ctx context.Context) error {
+	notify := make(chan bool, 16)
+	r, err := m.startRaft(notify)
+	if err != nil {
+		close(m.guard.stop)
+		return err
+	}
+	m.raft = r
+	close(m.started)
+
+	var group sync.WaitGroup
+	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	group.Go(func() { m.followLeadership(inner, notify) })
+	group.Go(func() { m.confirm.run(inner, m.readIndex) })
+
+	select {
+	case <-ctx.Done():
+	case err = <-m.fatal:
+	}
+	m.pending.drain(shutdownGrace)
+	stop()
+	group.Wait()
+	close(m.guard.stop)
+	return errors.Join(err, r.Shutdown().Error())
+}
+
+// startRaft starts raft, forming a cluster of one when the dir is empty. It
+// does so in a goroutine of its own, because the guard may end it.
+func (m *Meta) startRaft(notify chan<- bool) (r *raft.Raft, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("start raft: %w: %v", ErrStorage, p)
+			}
+		}()
+		r, err = m.newRaft(notify)
+	}()
+	<-done
+	if r == nil && err == nil {
+		err = <-m.fatal // the guard ended the goroutine
+	}
+	return r, err
+}
+
+func (m *Meta) newRaft(notify chan<- bool) (*raft.Raft, error) {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(m.cfg.Node)
+	c.Logger = m.raftLog
+	c.NotifyCh = notify
+	c.ShutdownOnRemove = false
+	c.NoLegacyTelemetry = true
+	c.HeartbeatTimeout = m.cfg.election()
+	c.ElectionTimeout = m.cfg.election()
+	c.LeaderLeaseTimeout = m.cfg.election() / 2
+
+	transport := m.cfg.Transport
+	if transport == nil {
+		_, transport = raft.NewInmemTransport(raft.ServerAddress(m.cfg.Node))
+	}
+	existing, err := raft.HasExistingState(m.guard, m.guard, m.storage.snaps)
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w: %w", ErrStorage, err)
+	}
+	if !existing && !m.cfg.Join {
+		self := raft.Server{ID: c.LocalID, Address: transport.LocalAddr()}
+		err := raft.BootstrapCluster(c, m.guard, m.guard, m.storage.snaps, transport, raft.Configuration{Servers: []raft.Server{self}})
+		if err != nil {
+			return nil, fmt.Errorf("form a cluster: %w", err)
+		}
+	}
+	logs, err := raft.NewLogCache(cachedEntries, m.guard)
+	if err != nil {
+		return nil, err
+	}
+	r, err := raft.NewRaft(c, m.machine, logs, m.guard, m.storage.snaps, transport)
+	if err != nil {
+		return nil, fmt.Errorf("start raft: %w: %w", ErrStorage, err)
+	}
+	if err := m.checkGap(r.AppliedIndex()); err != nil {
+		return nil, errors.Join(err, r.Shutdown().Error())
+	}
+	return r, nil
+}
+
+// cachedEntries is how many entries followers that lag are sent from memory.
+const cachedEntries = 512
+
+// checkGap refuses a log that does not go on where the restored snapshot
+// ends: the newest snapshot is damaged and the older one too old.
+func (m *Meta) checkGap(restored uint64) error {
+	first, err := m.guard.FirstIndex()
+	if err != nil {
+		return fmt.Errorf("start raft: %w: %w", ErrStorage, err)
+	}
+	last, err := m.guard.LastIndex()
+	if err != nil {
+		return fmt.Errorf("start raft: %w: %w", ErrStorage, err)
+	}
+	if last > restored && first > restored+1 {
+		return fmt.Errorf("the newest readable snapshot ends at entry %d, the log begins at %d: %w", restored, first, ErrStorage)
+	}
+	return nil
+}

@@ -1,0 +1,207 @@
+package raftmeta
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/datavision/desnode/desformat"
+)
+
+// A snapshot is text: a first line with magic and version, then one JSON
+// object a line in a fixed order, then one that closes it.
+//
+//	desnode-raftmeta 1
+//	{"kind":"cluster","body":{…}}                     one
+//	{"kind":"member","body":{…}}                      any number, by rising id
+//	{"kind":"setting","body":{"key":…,"setting":{…}}} by rising key
+//	{"kind":"lease","body":{…}}                       by rising token
+//	{"kind":"upload","body":{…}}                      by rising key
+//	{"kind":"pack","body":{"pack":{…},"dead":"…"}}    by rising id
+//	{"kind":"end","body":{"lines":9,"crc32c":123}}    lines between, CRC32C of all bytes before
+//
+// The same state gives the same bytes on every node.
+const snapshotMagic = "desnode-raftmeta 1\n"
+
+// errSnapshot: the snapshot is cut or damaged.
+var errSnapshot = errors.New("corrupt snapshot")
+
+type snapshot struct{ state state }
+
+type snapshotLine struct {
+	Kind string          `json:"kind"`
+	Body json.RawMessage `json:"body"`
+}
+
+type snapshotCluster struct {
+	Cluster    desformat.ClusterID `json:"cluster"`
+	ShardBits  uint8               `json:"shard_bits"`
+	Generation uint64              `json:"generation"`
+	Applied    uint64              `json:"applied"`
+}
+
+type snapshotSetting struct {
+	Key     string  `json:"key"`
+	Setting setting `json:"setting"`
+}
+
+// snapshotPack keeps the dead ordinals apart, in their short form.
+type snapshotPack struct {
+	Pack Pack     `json:"pack"`
+	Dead ordinals `json:"dead,omitempty"`
+}
+
+type snapshotEnd struct {
+	Lines int    `json:"lines"`
+	CRC   uint32 `json:"crc32c"`
+}
+
+// Persist writes the snapshot to raft's sink.
+func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	if err := writeSnapshot(sink, &s.state); err != nil {
+		return errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
+	}
+	return sink.Close()
+}
+
+// Release has nothing to free: the state is shared with the views.
+func (s *snapshot) Release() {}
+
+type snapshotWriter struct {
+	w     io.Writer
+	crc   hash.Hash32
+	lines int
+	err   error
+}
+
+func writeSnapshot(to io.Writer, s *state) error {
+	buf := bufio.NewWriterSize(to, 1<<16)
+	w := &snapshotWriter{crc: crc32.New(castagnoli())}
+	w.w = io.MultiWriter(buf, w.crc)
+	_, w.err = io.WriteString(w.w, snapshotMagic)
+	w.line("cluster", snapshotCluster{s.cluster, s.shardBits, s.generation, s.applied})
+	for _, m := range s.members.all() {
+		w.line("member", m)
+	}
+	for key, v := range s.settings.all() {
+		w.line("setting", snapshotSetting{key, v})
+	}
+	for _, l := range s.leases.all() {
+		w.line("lease", l)
+	}
+	for _, u := range s.uploads.all() {
+		w.line("upload", u)
+	}
+	for _, p := range s.packs.all() {
+		body := snapshotPack{Pack: *p, Dead: p.Dead}
+		body.Pack.Dead = nil
+		w.line("pack", body)
+	}
+	w.line("end", snapshotEnd{w.lines, w.crc.Sum32()})
+	return errors.Join(w.err, buf.Flush())
+}
+
+func (w *snapshotWriter) line(kind string, body any) {
+	if w.err != nil {
+		return
+	}
+	b, err := json.Marshal(body)
+	if err == nil {
+		b, err = json.Marshal(snapshotLine{kind, b})
+	}
+	if err == nil {
+		_, err = w.w.Write(append(b, '\n'))
+	}
+	w.err = err
+	w.lines++
+}
+
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+// readSnapshot returns ErrUnknownCommand for a newer version's snapshot and
+// errSnapshot for a damaged one.
+func readSnapshot(from io.Reader) (state, error) {
+	r := bufio.NewReaderSize(from, 1<<16)
+	crc := crc32.New(castagnoli())
+	head, err := r.ReadString('\n')
+	if err != nil {
+		return state{}, fmt.Errorf("first line: %w: %w", errSnapshot, err)
+	}
+	if head != snapshotMagic {
+		return state{}, fmt.Errorf("first line %.40q: %w", head, ErrUnknownCommand)
+	}
+	_, _ = io.WriteString(crc, head) // a hash never fails
+	var s state
+	for lines := 0; ; lines++ {
+		b, err := r.ReadBytes('\n')
+		if err != nil {
+			return state{}, fmt.Errorf("line %d: %w: %w", lines, errSnapshot, err)
+		}
+		var l snapshotLine
+		if err := json.Unmarshal(b, &l); err != nil {
+			return state{}, fmt.Errorf("line %d: %w: %w", lines, errSnapshot, err)
+		}
+		if l.Kind == "end" {
+			return s, checkEnd(l.Body, snapshotEnd{lines, crc.Sum32()}, r)
+		}
+		_, _ = crc.Write(b)
+		if err := s.load(l); err != nil {
+			return state{}, fmt.Errorf("line %d, %q: %w", lines, l.Kind, err)
+		}
+	}
+}
+
+func checkEnd(body []byte, want snapshotEnd, rest io.ByteReader) error {
+	var end snapshotEnd
+	if err := decodeStrict(body, &end); err != nil || end != want {
+		return fmt.Errorf("last line says %+v, found %+v: %w", end, want, errSnapshot)
+	}
+	if _, err := rest.ReadByte(); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("bytes behind the last line: %w", errSnapshot)
+	}
+	return nil
+}
+
+// load adds one line to the state.
+func (s *state) load(l snapshotLine) error {
+	var err error
+	switch l.Kind {
+	case "cluster":
+		var c snapshotCluster
+		err = decodeStrict(l.Body, &c)
+		s.cluster, s.shardBits, s.generation, s.applied = c.Cluster, c.ShardBits, c.Generation, c.Applied
+	case "member":
+		var m Member
+		err = decodeStrict(l.Body, &m)
+		s.members = s.members.set(string(m.ID), m)
+	case "setting":
+		var v snapshotSetting
+		err = decodeStrict(l.Body, &v)
+		s.settings = s.settings.set(v.Key, v.Setting)
+	case "lease":
+		var e leaseEntry
+		err = decodeStrict(l.Body, &e)
+		s.leases = s.leases.set(tokenKey(e.Token), e)
+	case "upload":
+		var u Upload
+		err = decodeStrict(l.Body, &u)
+		s.uploads = s.uploads.set(u.Key, u)
+	case "pack":
+		var p snapshotPack
+		err = decodeStrict(l.Body, &p)
+		p.Pack.Dead = p.Dead
+		s.put(nil, &p.Pack)
+	default:
+		return ErrUnknownCommand
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnknownCommand, err)
+	}
+	return nil
+}
