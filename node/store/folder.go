@@ -198,8 +198,7 @@ func (f *Folder) Get(ctx context.Context, key, wanted string, off, n int64) (io.
 	if err := ready(ctx, key); err != nil {
 		return nil, err
 	}
-	// Without O_NONBLOCK the opening of a pipe put here would wait for a writer.
-	file, err := f.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	file, err := f.open(key)
 	if err != nil {
 		return nil, f.explain("get", key, err)
 	}
@@ -208,6 +207,15 @@ func (f *Folder) Get(ctx context.Context, key, wanted string, off, n int64) (io.
 		return nil, errors.Join(err, file.Close())
 	}
 	return r, nil
+}
+
+// open opens the regular file at key for reading.
+func (f *Folder) open(key string) (*os.File, error) {
+	if _, err := f.stat(key); err != nil {
+		return nil, err
+	}
+	// Without O_NONBLOCK the opening of a pipe put here would wait for a writer.
+	return f.root.OpenFile(key, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 }
 
 func (f *Folder) section(ctx context.Context, file *os.File, key, wanted string, off, n int64) (io.ReadCloser, error) {

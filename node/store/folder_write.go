@@ -232,12 +232,12 @@ func (f *Folder) alreadyLinked(ctx context.Context, from, to string, source fs.F
 		}
 		return f.syncDir(path.Dir(to))
 	}
-	a, err := f.root.Open(from)
+	a, err := f.open(from)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = a.Close() }()
-	b, err := f.root.Open(to)
+	b, err := f.open(to)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,101 @@
+package source
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+)
+
+// Deletable lists PACKED rows of the pack, by rising id.
+func (s *SQLite) Deletable(ctx context.Context, pack desformat.PackID, packedBefore time.Time, after string, limit int) ([]Row, error) {
+	id, err := afterNumber(after)
+	if err != nil {
+		return nil, s.wrap("deletable", err)
+	}
+	return s.queryRows(ctx, "deletable", s.stmts.deletable, packBytes(pack), packedBefore.UnixNano(), id, min(limit, MaxBatch))
+}
+
+// Claim sets des_claim on a PACKED row. A claim as last seen is replaced: its
+// holder is a deletion that was cut.
+func (s *SQLite) Claim(ctx context.Context, row Row, claim string) (ok bool, err error) {
+	if err := claimable(&row, claim); err != nil {
+		return false, s.wrap("claim", err)
+	}
+	err = s.update(ctx, "claim", func(tx *sql.Tx) (err error) {
+		ok, err = changed(tx.Stmt(s.stmts.claim), seenArgs(&row, packBytes(row.Pack), claim, row.Claim))
+		return err
+	})
+	return ok && err == nil, err
+}
+
+func claimable(row *Row, claim string) error {
+	if row.State != Packed || row.Pack.IsZero() {
+		return fmt.Errorf("row %s is %s", row.ID, row.State)
+	}
+	if claim == "" {
+		return errors.New("an empty claim")
+	}
+	return nil
+}
+
+// Unclaim clears des_claim on a row that claim holds.
+func (s *SQLite) Unclaim(ctx context.Context, row Row, claim, code, text string, at time.Time) error {
+	if err := claimable(&row, claim); err != nil {
+		return s.wrap("unclaim", err)
+	}
+	return s.update(ctx, "unclaim", func(tx *sql.Tx) error {
+		why := nullText("")
+		if code != "" {
+			why = failure(code, text)
+		}
+		_, err := changed(tx.Stmt(s.stmts.unclaim), seenArgs(&row, packBytes(row.Pack), claim, why, at.UnixNano()))
+		return err
+	})
+}
+
+// Deleted moves a row that claim holds to DELETED_SOURCE. The claim stays on
+// it, by which a repetition knows its own work.
+func (s *SQLite) Deleted(ctx context.Context, row Row, claim string, at time.Time) (ok bool, err error) {
+	if err := claimable(&row, claim); err != nil {
+		return false, s.wrap("deleted", err)
+	}
+	err = s.update(ctx, "deleted", func(tx *sql.Tx) (err error) {
+		ok, err = changed(tx.Stmt(s.stmts.deleted), seenArgs(&row, packBytes(row.Pack), claim, at.UnixNano()))
+		if ok || err != nil {
+			return err
+		}
+		id, _ := idNumber(row.ID)
+		var before sql.NullBool
+		err = tx.Stmt(s.stmts.deletedBefore).QueryRow(id, packBytes(row.Pack), claim, int64(row.Version)).Scan(&before)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		ok = before.Bool
+		return err
+	})
+	return ok && err == nil, err
+}
+
+// Sharing counts the other rows that reach the same file. A DELETED_SOURCE row
+// reaches none: its file is gone, and the system gives its inode to others.
+func (s *SQLite) Sharing(ctx context.Context, row Row, fileID string, paths []string) (int, error) {
+	var own int64
+	if row.Source == s.name {
+		own, _ = idNumber(row.ID)
+	}
+	where := []string{"file_id = ?"}
+	args := []any{own, nullText(fileID)} // NULL equals nothing
+	for _, p := range paths {
+		where = append(where, "path = ?")
+		args = append(args, p)
+	}
+	var n int
+	err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM files WHERE id <> ? AND status <> 'DELETED_SOURCE' AND (`+
+		strings.Join(where, " OR ")+`)`, args...).Scan(&n)
+	return n, s.wrap("sharing", err)
+}

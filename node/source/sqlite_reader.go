@@ -1,0 +1,32 @@
+package source
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+)
+
+// ByName returns the row that is served as name.
+func (s *SQLite) ByName(ctx context.Context, name string) (Row, error) {
+	return s.one(ctx, "look up the name", s.stmts.byName, name)
+}
+
+// ByID returns the row with that id.
+func (s *SQLite) ByID(ctx context.Context, id string) (Row, error) {
+	n, ok := idNumber(id)
+	if !ok {
+		return Row{}, s.wrap("look up the id", fmt.Errorf("%q: %w", id, ErrNotFound))
+	}
+	return s.one(ctx, "look up the id", s.stmts.byID, n)
+}
+
+func (s *SQLite) one(ctx context.Context, what string, stmt *sql.Stmt, arg any) (Row, error) {
+	rows, err := s.queryRows(ctx, what, stmt, arg)
+	if err != nil {
+		return Row{}, err
+	}
+	if len(rows) == 0 {
+		return Row{}, s.wrap(what, fmt.Errorf("%q: %w", fmt.Sprint(arg), ErrNotFound))
+	}
+	return rows[0], nil
+}

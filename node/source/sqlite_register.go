@@ -1,0 +1,115 @@
+package source
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// registerGroup is how many rows one INSERT makes. Measured: statements of
+// one row take twice the time; larger groups gain nothing.
+const registerGroup = 50
+
+// Register adds or refreshes rows, keyed by path. Most of an import is new, so
+// groups are inserted unseen, and only a group that did not go in whole is
+// looked at row by row. A known row keeps its name.
+func (s *SQLite) Register(ctx context.Context, files []File) ([]Registered, error) {
+	if err := checkBatch(len(files)); err != nil {
+		return nil, s.wrap("register", err)
+	}
+	results := make([]Registered, len(files)) // RegisteredNew
+	err := s.update(ctx, "register", func(tx *sql.Tx) error {
+		r := registering{tx: tx, stmts: &s.stmts}
+		done := 0
+		for group := range slices.Chunk(files, registerGroup) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := r.group(group, results[done:done+len(group)]); err != nil {
+				return err
+			}
+			done += len(group)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// registering is one call of Register.
+type registering struct {
+	tx    *sql.Tx
+	stmts *statements
+	args  []any
+}
+
+func (r *registering) insert(stmt *sql.Stmt, files []File) (int64, error) {
+	r.args = r.args[:0]
+	for i := range files {
+		f := &files[i]
+		r.args = append(r.args, f.Name, f.Path, f.Size, f.ModTime.UnixNano(), nullText(f.FileID))
+	}
+	result, err := r.tx.Stmt(stmt).Exec(r.args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+func (r *registering) group(files []File, results []Registered) error {
+	var last int64 // the highest id there ever was: a row above it is new
+	if err := r.tx.Stmt(r.stmts.regLast).QueryRow().Scan(&last); err != nil {
+		return err
+	}
+	if len(files) == registerGroup {
+		n, err := r.insert(r.stmts.regInsertMany, files)
+		if err != nil {
+			return err
+		}
+		if n == int64(len(files)) {
+			return nil
+		}
+	}
+	for i := range files {
+		var err error
+		if results[i], err = r.one(&files[i], last); err != nil {
+			return fmt.Errorf("%s: %w", files[i].Path, err)
+		}
+	}
+	return nil
+}
+
+func (r *registering) one(f *File, last int64) (Registered, error) {
+	var id, size, modified int64
+	var fileID string
+	err := r.tx.Stmt(r.stmts.regFind).QueryRow(f.Path).Scan(&id, &size, &modified, &fileID)
+	if errors.Is(err, sql.ErrNoRows) {
+		n, err := r.insert(r.stmts.regInsert, []File{*f})
+		if err != nil || n == 1 {
+			return RegisteredNew, err
+		}
+		return RegisteredTaken, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if size != f.Size || modified != f.ModTime.UnixNano() {
+		_, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{id, f.Size, f.ModTime.UnixNano(), nullText(f.FileID)})
+		return RegisteredChanged, err
+	}
+	if id > last {
+		return RegisteredNew, nil
+	}
+	// The same file under a new inode: restored, or written back. The inode is
+	// kept up to date because deletion looks for rows that share one.
+	if f.FileID != "" && f.FileID != fileID {
+		if _, err := changed(r.tx.Stmt(r.stmts.regFileID), []any{id, f.FileID}); err != nil {
+			return 0, err
+		}
+	}
+	return RegisteredUnchanged, nil
+}
