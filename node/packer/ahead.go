@@ -14,11 +14,11 @@ import (
 type verdict uint8
 
 const (
-	toPack  verdict = iota // content or file holds it
-	toAgain                // lives in a pack already: found
-	toFail                 // err is the file's; code says which failure
-	toTaken                // found lives under the name and is another row's
-	toLeave                // err is not about this row
+	toPack   verdict = iota // content or file holds it
+	toAgain                 // lives in a pack already: found
+	toFail                  // err is the file's; code says which failure
+	toRefuse                // err says why the row can never be packed; code says which failure
+	toLeave                 // err is not about this row
 )
 
 // item is one row on its way into the pack.

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// maxLeft is how many rows of one source may be left alone until the rest of
-	// the source is left too, unopened: each may have waited for a timeout.
+	// maxLeft is how many rows of one source, one after the other, are left alone
+	// until the rest of the source is left too, unopened: each may have waited
+	// for a timeout.
 	maxLeft = 20
 	// maxUnread is how many rows of one source, one after the other, may fail
 	// with a read error until the trouble is taken to be the mount's.
@@ -55,7 +56,7 @@ type build struct {
 type sourceState struct {
 	source *source.Source
 	again  []source.Ack // rows to acknowledge again
-	left   int          // rows left alone
+	left   int          // rows left alone, one after the other
 	unread int          // read errors, one after the other
 	down   atomic.Bool  // its remaining rows are left alone, unopened
 }
@@ -127,9 +128,8 @@ func (b *build) take(ctx context.Context, it *item) error {
 	switch it.verdict {
 	case toAgain:
 		return b.acknowledgeLater(ctx, it)
-	case toTaken:
-		return b.refuse(ctx, it.source, it.row, source.CodeDuplicateName,
-			fmt.Sprintf("row %s of source %s lives under this name", it.found.ID, it.found.Source))
+	case toRefuse:
+		return b.refuse(ctx, it.source, it.row, it.code, it.err.Error())
 	case toFail:
 		return b.fail(ctx, it, it.code, it.err)
 	default:
@@ -165,7 +165,7 @@ func (b *build) leave(ctx context.Context, of *source.Source, row source.Row, ca
 func (b *build) pack(ctx context.Context, it *item) error {
 	rec := desformat.Record{
 		Type: desformat.TypeFile, Name: it.row.DesName, Seq: b.lease.Token,
-		Source: it.row.Source, ID: it.row.ID, Version: it.row.Version, ModTime: it.info.ModTime.UTC(),
+		Source: it.row.Source, ID: it.row.ID, Version: it.row.Version, Size: it.row.Size, ModTime: it.info.ModTime.UTC(),
 		Meta:       desformat.Metadata{ContentType: it.row.ContentType, Created: it.row.Created, Custom: it.row.Custom},
 		SourceSize: it.row.Size, SourceTime: it.row.ModTime,
 	}
@@ -183,7 +183,12 @@ func (b *build) pack(ctx context.Context, it *item) error {
 		}
 		return b.leave(ctx, it.source, it.row, content.err)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, desformat.ErrBadRecord):
+		return b.refuse(ctx, it.source, it.row, CodeInvalidRow, err.Error())
+	case errors.Is(err, desformat.ErrFull):
+		return errStop
+	case err != nil:
 		return spoolError(err)
 	}
 	if code, err := compare(it.row, entry); code != "" {
@@ -192,7 +197,8 @@ func (b *build) pack(ctx context.Context, it *item) error {
 		}
 		return b.fail(ctx, it, code, err)
 	}
-	b.state[it.source.Name].unread = 0
+	s := b.state[it.source.Name]
+	s.left, s.unread = 0, 0
 	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
 	b.marked[it.row.MarkedAt.Unix()]++
 	b.Rows++

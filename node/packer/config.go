@@ -23,9 +23,6 @@ var (
 	ErrNotFound = errors.New("no live record")
 	// ErrSpoolFull: the spool's disk is full. No row is charged for it.
 	ErrSpoolFull = errors.New("the packer's spool disk is full")
-	// ErrRootMissing: a root of a source, or the file system below it, is not
-	// there. No row is charged for it.
-	ErrRootMissing = errors.New("a root of the source can't be read")
 	// ErrLeft: rows were left as they are for a reason that is not theirs: the
 	// manifest, the database or a root could not be used. The rest was packed.
 	ErrLeft = errors.New("rows left alone")
@@ -36,6 +33,10 @@ var (
 	// sent. The pack is not committed.
 	ErrMismatch = errors.New("stored object differs from the upload")
 )
+
+// CodeInvalidRow is the failure code of a row that a record can't hold, for
+// the size of its metadata for example.
+const CodeInvalidRow = "invalid-row"
 
 // View is one immutable moment of the manifest; *raftmeta.View is one.
 type View interface {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"syscall"
 	"time"
@@ -64,15 +63,17 @@ func readWhole(f io.Reader, buf []byte) error {
 // notAboutTheFile are errors of the machine, the mount or the network: the
 // next file would meet them as well.
 var notAboutTheFile = []error{
-	context.Canceled, context.DeadlineExceeded,
-	fs.ErrNotExist, // source.ErrNoFile is told apart before: this is the root itself
-	syscall.ESTALE, syscall.ENOTCONN, syscall.EHOSTDOWN, syscall.ETIMEDOUT, syscall.ENODEV, syscall.ENXIO,
-	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM,
+	syscall.ENOENT, // source.ErrNoFile is told apart before: a root is missing
+	syscall.ESTALE, syscall.ENOTCONN, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ETIMEDOUT, syscall.ENODEV,
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR, syscall.EAGAIN,
 }
 
 // fileFault tells what reading a file has come to: a failure code for the row,
-// or "" when the error says nothing about this file.
+// or "" when the error says nothing about this file. Only a number from the
+// kernel does, beside the errors that source.Originals names: a driver's own
+// troubles, a missing root among them, have none.
 func fileFault(err error) (code string) {
+	var errno syscall.Errno
 	switch {
 	case errors.Is(err, source.ErrNoFile):
 		return source.CodeNoFile
@@ -82,7 +83,7 @@ func fileFault(err error) (code string) {
 		return source.CodeNotRegular
 	case errors.Is(err, source.ErrOutside):
 		return source.CodeInvalidPath
-	case slices.ContainsFunc(notAboutTheFile, func(target error) bool { return errors.Is(err, target) }):
+	case !errors.As(err, &errno), slices.ContainsFunc(notAboutTheFile, func(e error) bool { return errors.Is(err, e) }):
 		return ""
 	default:
 		return source.CodeReadError

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
 )
 
 // errSourceDown is why the rest of a source is left alone in a build.
@@ -20,6 +22,10 @@ func (b *build) prepare(ctx context.Context, it *item) {
 	if it.err != nil {
 		return
 	}
+	if it.err = desformat.CheckName(it.row.DesName); it.err != nil {
+		it.verdict, it.code = toRefuse, source.CodeInvalidName
+		return
+	}
 	// The manifest comes first, also when the file is missing: a restored
 	// database lists originals that were archived and deleted long ago.
 	found, err := b.p.cfg.Finder.Find(ctx, it.row.DesName)
@@ -31,7 +37,8 @@ func (b *build) prepare(ctx context.Context, it *item) {
 		it.found = found
 		switch {
 		case found.Source != it.row.Source || found.ID != it.row.ID:
-			it.verdict = toTaken
+			it.verdict, it.code = toRefuse, source.CodeDuplicateName
+			it.err = fmt.Errorf("row %s of source %s lives under this name", found.ID, found.Source)
 			return
 		case sameVersion(found, it.listed):
 			it.verdict = toAgain
@@ -44,8 +51,6 @@ func (b *build) prepare(ctx context.Context, it *item) {
 	}
 	if it.code = fileFault(it.err); it.code != "" {
 		it.verdict = toFail
-	} else if errors.Is(it.err, os.ErrNotExist) {
-		it.err = fmt.Errorf("%w: %w", ErrRootMissing, it.err)
 	}
 }
 
