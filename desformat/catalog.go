@@ -171,7 +171,7 @@ func (c *catalogReader) each(visit func(h *Header, loc Location, fields []byte) 
 // inBlock replaces the offset inside a block's fields, which are compressed,
 // by the block's own.
 func inBlock(err error, start int64) error {
-	c, ok := err.(*CorruptError) //nolint:errorlint // made by cursor, never wrapped
+	c, ok := bare(err)
 	if !ok {
 		return err
 	}

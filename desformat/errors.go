@@ -48,8 +48,8 @@ func corrupt(offset int64, format string, args ...any) error {
 // inPack names the pack in a CorruptError that was made where the pack was not
 // known.
 func inPack(err error, pack PackID) error {
-	var c *CorruptError
-	if !errors.As(err, &c) || !c.Pack.IsZero() {
+	c, ok := bare(err)
+	if !ok || !c.Pack.IsZero() {
 		return err
 	}
 	return &CorruptError{Pack: pack, Offset: c.Offset, What: c.What}
@@ -58,9 +58,16 @@ func inPack(err error, pack PackID) error {
 // at moves the offset of a CorruptError by base: from inside a part to inside
 // the pack.
 func at(err error, base int64) error {
-	var c *CorruptError
-	if !errors.As(err, &c) {
+	c, ok := bare(err)
+	if !ok {
 		return err
 	}
 	return &CorruptError{Pack: c.Pack, Offset: c.Offset + base, What: c.What}
+}
+
+// bare returns err as the CorruptError that it is. One that a caller's error
+// wraps is the caller's and is left alone.
+func bare(err error) (*CorruptError, bool) {
+	c, ok := err.(*CorruptError) //nolint:errorlint // see above
+	return c, ok
 }

@@ -77,6 +77,8 @@ func (h *Header) check() error {
 		return fmt.Errorf("content of %d bytes: %w", h.Size, ErrBadRecord)
 	case h.ChunkLen < 0 || h.ChunkLen > MaxPlain:
 		return fmt.Errorf("chunks of %d bytes: %w", h.ChunkLen, ErrBadRecord)
+	case h.ChunkLen > 0 && h.Size == 0:
+		return fmt.Errorf("chunks without content: %w", ErrBadRecord)
 	case h.ChunkLen == 0 && h.Size > MaxPlain:
 		return fmt.Errorf("content of %d bytes without chunks: %w", h.Size, ErrBadRecord)
 	case h.StoredLen != storedLen(h.Size, h.ChunkLen):

@@ -114,7 +114,7 @@ func ParseRecord(b []byte) (*Header, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	content := b[n:]
+	content := b[n:len(b):len(b)]
 	if h.ChunkLen > 0 {
 		if content, err = joinChunks(h, content); err != nil {
 			return nil, nil, err

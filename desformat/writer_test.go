@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,4 +125,17 @@ func TestSmoke(t *testing.T) {
 		i++
 	}
 	t.Logf("%+v, %.2f bytes/file", footer, float64(x.Bytes())/1000)
+}
+
+// benchItem returns file number i of an imaginary document archive, with
+// everything that a real row brings: a long id, times, a content type.
+func benchItem(rng *rand.Rand, i int) item {
+	kinds := []struct{ ext, contentType string }{{"pdf", "application/pdf"}, {"xml", "text/xml"}, {"jpg", "image/jpeg"}}
+	kind := kinds[rng.IntN(len(kinds))]
+	mtime := time.Unix(1_600_000_000+rng.Int64N(100_000_000), rng.Int64N(1e9))
+	it := fileItem(fmt.Sprintf("invoices/%d/%02d/INV-%08d-%06x.%s", 2015+rng.IntN(10), 1+rng.IntN(12), i, rng.IntN(1<<24), kind.ext), "")
+	it.ID = fmt.Sprint(10_000_000 + i)
+	it.Seq, it.ModTime, it.SourceTime = Token{1, 123_456}, mtime, mtime.Truncate(time.Microsecond)
+	it.Meta.ContentType = kind.contentType
+	return it
 }
