@@ -22,8 +22,19 @@ import (
 )
 
 // ErrInvalid is what every error of this package about a configuration's
-// content wraps.
+// content is, by errors.Is.
 var ErrInvalid = errors.New("invalid configuration")
+
+// invalidError is a sentence about a configuration. It is ErrInvalid without
+// saying so, since every sentence would.
+type invalidError string
+
+func (e invalidError) Error() string        { return string(e) }
+func (e invalidError) Is(target error) bool { return target == ErrInvalid }
+
+func invalidf(format string, args ...any) error {
+	return invalidError(fmt.Sprintf(format, args...))
+}
 
 // Config is what one node runs with. It comes from Default or Load and holds
 // what is in effect, so an explicit 0 is a 0.
@@ -138,13 +149,13 @@ func fileURL(scheme, path string) string {
 func urlPath(raw, scheme string) (string, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "", fmt.Errorf("%w: not a URL", ErrInvalid) // err would repeat a password
+		return "", invalidf("not a URL") // err would repeat a password
 	}
 	if u.Scheme != scheme {
-		return "", fmt.Errorf("%w: %s is not a %s:// URL", ErrInvalid, u.Redacted(), scheme)
+		return "", invalidf("%s is not a %s:// URL", u.Redacted(), scheme)
 	}
 	if u.Host != "" || !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Fragment != "" {
-		return "", fmt.Errorf("%w: %s must hold an absolute path and nothing else, as in %s:///srv/des", ErrInvalid, u.Redacted(), scheme)
+		return "", invalidf("%s must hold an absolute path and nothing else, as in %s:///srv/des", u.Redacted(), scheme)
 	}
 	return filepath.Clean(u.Path), nil
 }

@@ -116,9 +116,9 @@ func TestRefused(t *testing.T) {
 		{"section for a value", "http: {port: 1}", []string{"http.port: ", "unknown key; the nearest known one is http"}},
 		{"no value", "http:", []string{"http: ", "has no value"}},
 		{"list for a text", "http: [a, b]", []string{"is not a text"}},
-		{"not YAML", "a: b: c", []string{"desnode.yaml: invalid configuration"}},
+		{"not YAML", "a: b: c", []string{"desnode.yaml: not readable as YAML"}},
 		{"a key twice", "http: 127.0.0.1:1\nhttp: 127.0.0.1:2", []string{"already defined"}},
-		{"not a map", "- a\n- b", []string{"desnode.yaml: invalid configuration"}},
+		{"not a map", "- a\n- b", []string{"desnode.yaml: not readable as YAML"}},
 		{"bad size", "archive: {pack_size: 256MBit}", []string{`archive.pack_size: `, `"256MBit" is not a size; write a whole number and a unit, such as 256MiB`}},
 		{"small pack", "archive: {pack_size: 1KiB}", []string{"1KiB is not between 64KiB and 64GiB"}},
 		{"bad duration", "archive: {min_age: 90d}", []string{`"90d" is not a duration; write a number and a unit, such as 2160h`}},
@@ -260,8 +260,22 @@ func TestParseSize(t *testing.T) {
 		text string
 		want Size // -1: refused
 	}{
-		{"0", 0}, {"1", 1}, {"1B", 1}, {"3 KiB", 3072}, {"2kB", 2000}, {"2KB", 2000}, {"1GB", 1e9}, {"8TiB", 8 * TiB},
-		{"8388607TiB", 8388607 * TiB}, {"8388608TiB", -1}, {"-1", -1}, {"1.5GiB", -1}, {"", -1}, {"MiB", -1}, {"1 MiB MiB", -1}, {"1mib", -1},
+		{"0", 0},
+		{"1", 1},
+		{"1B", 1},
+		{"3 KiB", 3072},
+		{"2kB", 2000},
+		{"2KB", 2000},
+		{"1GB", 1e9},
+		{"8TiB", 8 * TiB},
+		{"8388607TiB", 8388607 * TiB},
+		{"8388608TiB", -1},
+		{"-1", -1},
+		{"1.5GiB", -1},
+		{"", -1},
+		{"MiB", -1},
+		{"1 MiB MiB", -1},
+		{"1mib", -1},
 	}
 	for _, tc := range cases {
 		t.Run(tc.text, func(t *testing.T) {

@@ -179,7 +179,7 @@ func size(assign func(*Config, Size)) func(*Config, string, any) error {
 func asString(v any) (string, error) {
 	s, ok := v.(string)
 	if !ok || s == "" {
-		return "", fmt.Errorf("%w: %v is not a text", ErrInvalid, v)
+		return "", invalidf("%v is not a text", v)
 	}
 	return s, nil
 }
@@ -203,7 +203,7 @@ func asList(v any) ([]string, error) {
 			list = append(list, s)
 		}
 	default:
-		return nil, fmt.Errorf("%w: %v is not a list", ErrInvalid, v)
+		return nil, invalidf("%v is not a list", v)
 	}
 	return list, nil
 }
@@ -215,13 +215,13 @@ func asBool(v any) (bool, error) {
 	case "false":
 		return false, nil
 	}
-	return false, fmt.Errorf("%w: %v is neither true nor false", ErrInvalid, v)
+	return false, invalidf("%v is neither true nor false", v)
 }
 
 func asInt(v any) (int, error) {
 	n, err := strconv.Atoi(fmt.Sprint(v))
 	if err != nil {
-		return 0, fmt.Errorf("%w: %v is not a whole number", ErrInvalid, v)
+		return 0, invalidf("%v is not a whole number", v)
 	}
 	return n, nil
 }
@@ -229,7 +229,7 @@ func asInt(v any) (int, error) {
 func asDuration(v any) (time.Duration, error) {
 	d, err := time.ParseDuration(fmt.Sprint(v))
 	if err != nil {
-		return 0, fmt.Errorf("%w: %q is not a duration; write a number and a unit, such as 2160h or 30m", ErrInvalid, fmt.Sprint(v))
+		return 0, invalidf("%q is not a duration; write a number and a unit, such as 2160h or 30m", fmt.Sprint(v))
 	}
 	return d, nil
 }

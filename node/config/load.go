@@ -102,7 +102,7 @@ func (c *Config) apply(s setting) error {
 		return err
 	}
 	if s.value == nil {
-		return fmt.Errorf("%w: it has no value", ErrInvalid)
+		return invalidf("it has no value")
 	}
 	return k.set(c, source, s.value)
 }
@@ -115,7 +115,7 @@ func readFile(path string) ([]setting, error) {
 	}
 	k := koanf.New(".")
 	if err := k.Load(rawbytes.Provider(b), yaml.Parser()); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", path, ErrInvalid, err)
+		return nil, invalidf("%s: not readable as YAML: %v", path, err)
 	}
 	var settings []setting
 	for _, key := range k.Keys() {
@@ -167,13 +167,13 @@ func find(name string) (Key, string, error) {
 	}
 	for _, later := range laterKeys {
 		if general == later || strings.HasPrefix(general, later+".") {
-			return Key{}, "", fmt.Errorf("%w: this version does not have it yet: it runs one node with embedded sources and a folder store", ErrInvalid)
+			return Key{}, "", invalidf("this version does not have it yet: it runs one node with embedded sources and a folder store")
 		}
 	}
 	if isSection(name) {
-		return Key{}, "", fmt.Errorf("%w: holds keys of its own, not a value", ErrInvalid)
+		return Key{}, "", invalidf("holds keys of its own, not a value")
 	}
-	return Key{}, "", fmt.Errorf("%w: unknown key; the nearest known one is %s", ErrInvalid, nearest(general, source))
+	return Key{}, "", invalidf("unknown key; the nearest known one is %s", nearest(general, source))
 }
 
 // generalize turns sources.documents.url into sources.*.url.

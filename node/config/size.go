@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -47,7 +46,7 @@ func ParseSize(s string) (Size, error) {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n < 0 || n > math.MaxInt64/int64(unit) {
-		return 0, fmt.Errorf("%w: %q is not a size; write a whole number and a unit, such as 256MiB", ErrInvalid, s)
+		return 0, invalidf("%q is not a size; write a whole number and a unit, such as 256MiB", s)
 	}
 	return Size(n) * unit, nil
 }

@@ -39,7 +39,7 @@ func (c Config) Validate() error {
 
 // invalid is an error about one key.
 func invalid(key, format string, args ...any) error {
-	return fmt.Errorf("%s: %w: %s", key, ErrInvalid, fmt.Sprintf(format, args...))
+	return invalidf("%s: %s", key, fmt.Sprintf(format, args...))
 }
 
 func (c Config) validateAddresses() error {

@@ -1,0 +1,11 @@
+// Command desnode archives small files into large immutable packs and serves
+// each by name. See README.md.
+package main
+
+import (
+	"os"
+
+	"github.com/datavision/desnode/node/cli"
+)
+
+func main() { os.Exit(cli.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/datavision/desnode/node/api"
+)
+
+func (a *app) importDir() *cobra.Command {
+	var prefix, manifest string
+	cmd := &cobra.Command{
+		Use:   "import DIR",
+		Short: "Register every file below DIR, to be archived",
+		Long: `Registers every regular file below DIR in the node's embedded source; its name is its path below DIR.
+The node reads DIR itself, so DIR is a folder of the node's machine. Links and special files are passed over and
+counted; names that cannot be archived are listed, and the rest goes on. A file that changed since its last import
+is archived again. A name that a file elsewhere has already is left alone and makes the exit code 1.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer c.close()
+			req := api.ImportRequest{Prefix: prefix}
+			if req.Dir, err = filepath.Abs(args[0]); err != nil {
+				return err
+			}
+			if manifest != "" {
+				if req.Files, err = a.readManifest(manifest); err != nil {
+					return err
+				}
+			}
+			total, err := runImport(cmd.Context(), c, req, a.progress("import"))
+			if err != nil {
+				return err
+			}
+			if err := a.print(total, func(w io.Writer) error { return writeImport(w, total) }); err != nil {
+				return err
+			}
+			if len(total.Taken) > 0 {
+				return fmt.Errorf("%w: %s taken by files elsewhere; give these another name with --prefix", errFailed, count(int64(len(total.Taken)), "name"))
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&prefix, "prefix", "", "text that goes before each name, such as docs/")
+	cmd.Flags().StringVar(&manifest, "manifest", "", "file with the paths to import, relative to DIR, one a line; - reads stdin")
+	return cmd
+}
+
+// readManifest reads one path a line; empty lines are passed over.
+func (a *app) readManifest(path string) ([]string, error) {
+	r := a.stdin
+	if path != "-" {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("read manifest: %w", err)
+		}
+		defer f.Close()
+		r = f
+	}
+	var files []string
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if line := strings.TrimSuffix(lines.Text(), "\r"); line != "" {
+			files = append(files, line)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	if len(files) == 0 {
+		return nil, usage("the manifest lists no file")
+	}
+	return files, nil
+}
+
+// runImport imports and returns the last event with all lists gathered.
+func runImport(ctx context.Context, c *client, req api.ImportRequest, p *progress) (api.ImportEvent, error) {
+	var total api.ImportEvent
+	err := stream(ctx, c, api.PathImport, req, func(e api.ImportEvent) error {
+		e.Taken = append(total.Taken, e.Taken...)
+		e.Refused = append(total.Refused, e.Refused...)
+		total = e
+		p.update(e.Bytes, 0, e.Files)
+		return nil
+	})
+	p.done()
+	return total, err
+}
+
+func writeImport(w io.Writer, e api.ImportEvent) error {
+	_, err := fmt.Fprintf(w, "%s, %s: %s new, %s changed, %s as before\n", count(e.Files, "file"), formatBytes(e.Bytes),
+		formatCount(e.New), formatCount(e.Changed), formatCount(e.Unchanged))
+	return errors.Join(err, writeLeftOut(w, e))
+}
+
+// writeLeftOut lists what an import did not register, and why.
+func writeLeftOut(w io.Writer, e api.ImportEvent) error {
+	var b strings.Builder
+	if s := e.Skipped; s.Links+s.Special > 0 {
+		fmt.Fprintf(&b, "skipped %s and %s\n", count(s.Links, "symbolic link"), count(s.Special, "special file"))
+	}
+	for _, r := range e.Refused {
+		fmt.Fprintf(&b, "refused %s: %s\n", printable(r.Name), printable(r.Reason))
+	}
+	for _, name := range e.Taken {
+		fmt.Fprintf(&b, "taken %s: a file elsewhere has this name\n", printable(name))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

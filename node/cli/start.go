@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/datavision/desnode/node"
+	"github.com/datavision/desnode/node/config"
+)
+
+// readyMessage is the log line of a node that answers; its attribute http is
+// the address. Programs that start a node with port 0 wait for it.
+const readyMessage = "node ready"
+
+func (a *app) start() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "start",
+		Short: "Run a node; on an empty data dir it forms a cluster of one",
+		Long: `Runs a node until it gets SIGINT or SIGTERM. It logs JSON lines to stderr; the line "node ready" says in "http" where it
+listens.
+
+The configuration is one YAML file (--config, DESNODE_CONFIG), then the environment (DESNODE_STORE_URL for store.url and
+so on), then flags; the later outranks the earlier. 'desnode config validate' prints what is in effect.`,
+		Args: cobra.NoArgs,
+	}
+	flags := addConfigFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := flags.load()
+		if err != nil {
+			return err
+		}
+		var level slog.Level
+		if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+			return &usageError{err}
+		}
+		logger := slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+		return explain(runNode(cmd.Context(), cfg, logger), cfg)
+	}
+	return cmd
+}
+
+// runNode runs a node until ctx ends, which is no error.
+func runNode(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
+	n, err := node.New(ctx, cfg, logger)
+	if err != nil {
+		return err
+	}
+	err = n.Run(ctx)
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, n.Close())
+}
+
+// explain adds to an error what the operator can do about it.
+func explain(err error, cfg config.Config) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s is in use by another process; stop that one, or choose another address with --http: %w", cfg.HTTP, err)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("the disk is full; free space below %s and start again, nothing is lost: %w", cfg.DataDir, err)
+	}
+	return err
+}
