@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -23,15 +24,18 @@ type logStore interface {
 // proposals, not the process, and be survived when it has room again.
 //
 //   - A write that fails is reported as ErrStorage, and the next one waits
-//     writePause, for raft tries again at once.
-//   - A term that cannot be saved is tried again until it can, or until stop;
-//     raft's goroutine then ends there, with nothing sent that was not saved.
+//     writePause, for raft tries again at once. What the failed one may have
+//     left behind is cut off then, for raft counts it as not written.
+//   - Once raft runs, a term that cannot be saved is tried again until it can,
+//     or until stop; raft's goroutine then ends there, with nothing sent that
+//     was not saved.
 //   - An entry that cannot be read is fatal: onFatal is told and raft's
 //     goroutine ends there.
 type guard struct {
 	logStore
 	onFatal func(error)
 	stop    chan struct{}
+	runs    atomic.Bool // raft's goroutines are about to run
 
 	mu      sync.Mutex // guards the fields below
 	failed  error      // of the last write; nil: it succeeded
@@ -90,7 +94,23 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	if !g.pause() {
 		return fmt.Errorf("write the log: %w: %w", ErrStorage, ErrClosed)
 	}
-	return g.wrote("write the log", g.logStore.StoreLogs(logs))
+	err := g.cutFailed(logs[0].Index)
+	if err == nil {
+		err = g.logStore.StoreLogs(logs)
+	}
+	return g.wrote("write the log", err)
+}
+
+// cutFailed removes what a failed write left at index and behind it.
+func (g *guard) cutFailed(index uint64) error {
+	if g.failing() == nil {
+		return nil
+	}
+	last, err := g.logStore.LastIndex()
+	if err != nil || last < index {
+		return err
+	}
+	return g.logStore.DeleteRange(index, last)
 }
 
 // StoreLog writes one entry durably.
@@ -119,11 +139,15 @@ func (g *guard) SetUint64(key []byte, v uint64) error {
 		return nil // as at every start
 	}
 	for g.pause() {
-		if g.wrote("write the term", g.logStore.SetUint64(key, v)) == nil {
+		err := g.wrote("write the term", g.logStore.SetUint64(key, v))
+		if err == nil {
 			g.mu.Lock()
 			g.term, g.hasTerm = v, true
 			g.mu.Unlock()
 			return nil
+		}
+		if !g.runs.Load() {
+			return err
 		}
 	}
 	runtime.Goexit()

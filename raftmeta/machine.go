@@ -16,6 +16,8 @@ type machine struct {
 	view   atomic.Pointer[View]
 	halted atomic.Pointer[haltError]
 	onHalt func(error) // told once, from raft's goroutine: must not block
+
+	restoreErr error // why the last snapshot was refused; raft's goroutine only
 }
 
 // haltError is why a machine stopped for good.
@@ -113,8 +115,10 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 func (m *machine) Restore(r io.ReadCloser) error {
 	s, err := readSnapshot(r)
 	if err != nil {
-		return fmt.Errorf("restore snapshot: %w", err)
+		m.restoreErr = fmt.Errorf("restore snapshot: %w", err)
+		return m.restoreErr
 	}
+	m.restoreErr = nil
 	m.publish(s)
 	return nil
 }

@@ -208,9 +208,11 @@ func (m *Meta) newRaft(notify chan<- bool) (*raft.Raft, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.guard.runs.Store(true)
 	r, err := raft.NewRaft(c, m.machine, logs, m.guard, m.storage.snaps, transport)
 	if err != nil {
-		return nil, fmt.Errorf("start raft: %w: %w", ErrStorage, err)
+		// raft keeps to itself why a snapshot was refused.
+		return nil, errors.Join(fmt.Errorf("start raft: %w: %w", ErrStorage, err), m.machine.restoreErr)
 	}
 	if err := m.checkGap(r.AppliedIndex()); err != nil {
 		return nil, errors.Join(err, r.Shutdown().Error())

@@ -13,6 +13,10 @@ import (
 // a few bytes that way, and one with every other record dead 5 MB.
 type ordinals []uint32
 
+// maxOrdinals keeps damaged text from filling the memory: no pack has so many
+// records.
+const maxOrdinals = 1 << 26
+
 // MarshalText returns the text described above.
 func (o ordinals) MarshalText() ([]byte, error) {
 	var raw []byte
@@ -46,7 +50,7 @@ func (o *ordinals) UnmarshalText(b []byte) error {
 			return fmt.Errorf("ordinals: cut varint: %w", ErrInvalid)
 		}
 		more, b := binary.Uvarint(raw[a:])
-		if b <= 0 || gap > math.MaxUint32 || more > math.MaxUint32 || next+gap+more > math.MaxUint32 {
+		if b <= 0 || gap > math.MaxUint32 || more > maxOrdinals || next+gap+more > math.MaxUint32 || uint64(len(out))+more >= maxOrdinals {
 			return fmt.Errorf("ordinals: bad run: %w", ErrInvalid)
 		}
 		raw = raw[a+b:]
