@@ -1,0 +1,231 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/datavision/desnode/node/source"
+)
+
+// wantSafe holds the first promise at any moment: the content stands at the
+// path, or in quarantine, or it can be read from a verified pack.
+func (w *world) wantSafe(name, content string) {
+	w.t.Helper()
+	if b, err := os.ReadFile(w.path(name)); err == nil && string(b) == content {
+		return
+	}
+	for _, h := range w.hidden() {
+		if b, err := os.ReadFile(h); err == nil && string(b) == content {
+			return
+		}
+	}
+	p := w.meta.View().Pack(w.row(name).Pack)
+	if p == nil || verifiedAt(p).IsZero() || !undamaged(p) {
+		w.t.Errorf("%s is gone and its pack is not proven", name)
+		return
+	}
+	if got, err := w.stored(p, name); got != content || err != nil {
+		w.t.Errorf("%s is gone and its pack gives %q, %v", name, got, err)
+	}
+}
+
+var crashModes = map[string]fault{
+	"not applied": notApplied, "applied but failed": appliedFailed, "crash after": crashAfter, "crash before": crashBefore,
+}
+
+// failureTable runs job once to learn its calls, then in a fresh world for
+// each call and each way it can fail, and then again, with a fresh keeper and
+// no fault.
+func failureTable(t *testing.T, prepare, job, during, end func(w *world)) {
+	t.Helper()
+	w := newWorld(t)
+	prepare(w)
+	w.faults.reset()
+	job(w)
+	calls := slices.Clone(w.faults.calls)
+	end(w)
+	if testing.Short() {
+		t.Log("-short: only the run without faults")
+		return
+	}
+	if len(calls) < 3 {
+		t.Fatalf("calls = %q: the job does nothing", calls)
+	}
+	for i, op := range calls {
+		for mode, f := range crashModes {
+			t.Run(fmt.Sprintf("%02d %s %s", i+1, op, mode), func(t *testing.T) {
+				w := newWorld(t)
+				prepare(w)
+				w.faults.reset()
+				w.faults.after = func(string) { during(w) }
+				w.faults.at, w.faults.mode = i+1, f
+				job(w)
+				during(w)
+				w.faults.reset()
+				job(w)
+				w.faults.after = nil
+				end(w)
+			})
+		}
+	}
+}
+
+// tryOnce runs a fresh keeper, whatever comes of it but errors of its own.
+func tryOnce(w *world) {
+	w.t.Helper()
+	k, err := New(w.config())
+	w.check(err)
+	err = k.Once(w.t.Context())
+	w.check(k.Close())
+	if err != nil && !errors.Is(err, errInjected) && !errors.Is(err, errCrashed) && !errors.Is(err, errNotSafe) {
+		w.t.Errorf("Once = %v", err)
+	}
+}
+
+func TestDeletionSurvivesEveryFault(t *testing.T) {
+	failureTable(t,
+		func(w *world) { w.archived("sub/a") },
+		tryOnce,
+		func(w *world) { w.wantSafe("sub/a", "content of sub/a") },
+		func(w *world) {
+			w.wantFile(w.path("sub/a"), "")
+			w.wantRow("sub/a", source.DeletedSource, "")
+			if h := w.hidden(); len(h) > 0 {
+				t.Errorf("left behind: %q", h)
+			}
+			w.wantNoIntents()
+		})
+}
+
+func TestPutBackSurvivesEveryFault(t *testing.T) {
+	const edited = "CONTENT of sub/a"
+	failureTable(t,
+		func(w *world) {
+			w.archived("sub/a")
+			w.edit(w.path("sub/a"), edited)
+		},
+		tryOnce,
+		func(w *world) {
+			at, err := os.ReadFile(w.path("sub/a"))
+			hidden := ""
+			for _, h := range w.hidden() {
+				b, err := os.ReadFile(h)
+				w.check(err)
+				hidden = string(b)
+			}
+			if (err != nil || string(at) != edited) && hidden != edited {
+				w.t.Errorf("the edited original is lost: %q, %v", at, err)
+			}
+		},
+		func(w *world) {
+			w.wantFile(w.path("sub/a"), edited)
+			w.wantRow("sub/a", source.Packed, source.CodeDiffers)
+			w.wantNoIntents()
+		})
+}
+
+// wantNoIntents holds the audit log against half-done deletions.
+func (w *world) wantNoIntents() {
+	w.t.Helper()
+	k := w.keeper(nil)
+	if open := k.audit.packs(); len(open) > 0 {
+		w.t.Errorf("open intents: %v", k.audit.open)
+	}
+}
+
+// A row that the source system changed while its original was hidden by a
+// deletion that was cut: the file must be at its path again.
+func TestOriginalOfAChangedRowLeavesQuarantine(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(w *world)
+		edit   func(*Config)
+		state  source.State
+		code   string
+	}{
+		{"row is ACTIVE again", func(w *world) {
+			res, err := w.rows.Register(w.t.Context(), []source.File{{Name: "sub/a", Path: w.path("sub/a"), Size: 5, ModTime: w.clock.Now()}})
+			w.check(err)
+			if res[0] != source.RegisteredChanged {
+				w.t.Fatalf("Register = %v", res[0])
+			}
+		}, nil, source.Active, ""},
+		{"deletion was switched off", func(*world) {}, func(c *Config) { c.DeleteSource = false }, source.Packed, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.archived("sub/a")
+			w.faults.reset()
+			w.faults.after = func(op string) {
+				if op == "files.Hide" {
+					w.faults.mu.Lock()
+					w.faults.dead = true
+					w.faults.mu.Unlock()
+				}
+			}
+			tryOnce(w)
+			if h := w.hidden(); len(h) != 1 {
+				t.Fatalf("hidden = %q, want the original", h)
+			}
+			w.faults.after = nil
+			w.faults.reset()
+			tc.change(w)
+			w.once(tc.edit)
+			w.wantFile(w.path("sub/a"), "content of sub/a")
+			w.wantRow("sub/a", tc.state, tc.code)
+			if r := w.row("sub/a"); r.Claim != "" {
+				t.Errorf("the row is still claimed by %s", r.Claim)
+			}
+			w.wantNoIntents()
+		})
+	}
+}
+
+func TestSettlingOverwritesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.archived("sub/a")
+	w.faults.reset()
+	w.faults.after = func(op string) {
+		if op == "files.Hide" {
+			w.faults.mu.Lock()
+			w.faults.dead = true
+			w.faults.mu.Unlock()
+		}
+	}
+	tryOnce(w)
+	w.faults.after = nil
+	w.faults.reset()
+	w.write(w.path("sub/a"), "a new file")
+	w.once(func(c *Config) { c.DeleteSource = false })
+	w.wantFile(w.path("sub/a"), "a new file")
+	h := w.hidden()
+	if len(h) != 1 {
+		t.Fatalf("hidden = %q, want the original", h)
+	}
+	w.wantFile(h[0], "content of sub/a")
+	w.wantNoIntents()
+}
+
+func TestAcknowledgingSurvivesEveryFault(t *testing.T) {
+	failureTable(t,
+		func(w *world) {
+			w.register("a", "b")
+			w.pack()
+		},
+		func(w *world) {
+			w.noDelete = true
+			tryOnce(w)
+		},
+		func(*world) {},
+		func(w *world) {
+			w.wantRow("a", source.Packed, "")
+			w.wantRow("b", source.Packed, "")
+			p := w.meta.View().Pack(w.row("a").Pack)
+			if !p.Acknowledged || len(p.Dead) != 0 || verifiedAt(p).IsZero() || !undamaged(p) {
+				w.t.Errorf("pack = %+v", p)
+			}
+		})
+}

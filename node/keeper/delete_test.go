@@ -1,0 +1,490 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+func TestOriginalIsDeletedOnceProven(t *testing.T) {
+	w := newWorld(t)
+	names := []string{"a", "b/c", "empty"}
+	w.register("a", "b/c")
+	w.write(w.path("empty"), "")
+	w.registerIn(w.rows, w.root, "empty")
+	p := w.archive()
+	w.once(nil)
+	for _, n := range names {
+		w.wantFile(w.path(n), "")
+		w.wantRow(n, source.DeletedSource, "")
+	}
+	if got, err := w.stored(p, "b/c"); got != "content of b/c" || err != nil {
+		t.Errorf("stored b/c = %q, %v", got, err)
+	}
+	if h := w.hidden(); len(h) > 0 {
+		t.Errorf("left behind: %q", h)
+	}
+	if n := strings.Count(w.log.String(), `"msg":"source deleted"`); n != len(names) {
+		t.Errorf("%d deletions logged, want %d", n, len(names))
+	}
+	audit, err := os.ReadFile(filepath.Join(w.dir, "data", auditName))
+	w.check(err)
+	for _, event := range []string{auditIntent, auditDeleted} {
+		if n := strings.Count(string(audit), `"event":"`+event+`"`); n != len(names) {
+			t.Errorf("%d audit events %s, want %d", n, event, len(names))
+		}
+	}
+}
+
+// Each case spoils one condition of DESIGN.md §4.9: the original must stand
+// untouched, and go when the condition is met.
+func TestDeletionWaitsFor(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		block func(w *world, c *Config)
+		meet  func(w *world)
+	}{
+		{
+			name:  "the switch",
+			block: func(_ *world, c *Config) { c.DeleteSource = false },
+		},
+		{
+			name:  "the grace",
+			block: func(_ *world, c *Config) { c.DeleteGrace = 48 * time.Hour },
+			meet:  func(w *world) { w.clock.advance(72 * time.Hour) },
+		},
+		{
+			name: "every member to apply the pack",
+			block: func(w *world, c *Config) {
+				c.Manifest = laggingMember{c.Manifest}
+			},
+		},
+		{
+			name: "a verification",
+			block: func(w *world, _ *Config) {
+				w.faults.on = func(op string) error {
+					if op == "store.Head" {
+						return errInjected
+					}
+					return nil
+				}
+			},
+			meet: func(w *world) { w.faults.reset() },
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.archived("a")
+			k := w.keeper(func(c *Config) { tc.block(w, c) })
+			if err := k.Once(t.Context()); err != nil && !errors.Is(err, errInjected) && !errors.Is(err, errNotSafe) {
+				t.Fatal(err)
+			}
+			w.wantFile(w.path("a"), "content of a")
+			w.wantRow("a", source.Packed, "")
+			if slices.ContainsFunc(w.faults.calls, func(op string) bool { return op == "files.Hide" || op == "rows.Claim" }) {
+				t.Error("the original was touched")
+			}
+			if tc.meet != nil {
+				tc.meet(w)
+			}
+			w.once(nil)
+			w.wantFile(w.path("a"), "")
+			w.wantRow("a", source.DeletedSource, "")
+		})
+	}
+}
+
+type laggingMember struct{ Manifest }
+
+func (laggingMember) AppliedEverywhere(uint64) bool { return false }
+
+func TestDeletionNeedsVerificationWithin24h(t *testing.T) {
+	w := newWorld(t)
+	p := w.archived("a")
+	k := w.keeper(nil)
+	if _, err := k.verify(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(25 * time.Hour)
+	if _, err := k.maySafelyDelete(p.ID); !errors.Is(err, errNotSafe) {
+		t.Errorf("25 h after the verification: %v, want errNotSafe", err)
+	}
+	w.faults.reset()
+	w.once(nil)
+	w.wantRow("a", source.DeletedSource, "")
+	read, hid := slices.Index(w.faults.calls, "meta.VerifyPack"), slices.Index(w.faults.calls, "files.Hide")
+	if read < 0 || read > hid {
+		t.Errorf("verified at call %d, hidden at call %d: want a new verification first", read, hid)
+	}
+}
+
+func TestVerificationThatRunsOutInMidPassStopsIt(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	w.faults.on = func(op string) error {
+		if op == "files.Hide" {
+			w.clock.advance(30 * time.Hour)
+		}
+		return nil
+	}
+	if err := w.keeper(nil).Once(t.Context()); !errors.Is(err, errNotSafe) {
+		t.Errorf("Once = %v, want errNotSafe", err)
+	}
+	if slices.Contains(w.faults.calls, "files.Remove") {
+		t.Error("removed on a verification of 30 h ago")
+	}
+	w.wantFile(w.path("a"), "content of a")
+	w.faults.reset()
+	w.once(nil)
+	w.wantRow("a", source.DeletedSource, "")
+}
+
+func TestDamagedPackKeepsItsOriginals(t *testing.T) {
+	for _, when := range []string{"before", "meanwhile"} {
+		t.Run(when, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.archived("a", "b")
+			switch when {
+			case "before":
+				w.spoil(p, p.Catalog.Offset-3)
+			case "meanwhile":
+				w.faults.on = func(op string) error {
+					if op == "files.Hide" {
+						c := w.meta.View().Pack(p.ID).Copies[0]
+						c.VerifiedAt, c.Damage = w.clock.Now(), "found by another node"
+						w.check(w.meta.VerifyPack(t.Context(), p.ID, c))
+					}
+					return nil
+				}
+			}
+			err := w.keeper(nil).Once(t.Context())
+			if (when == "meanwhile") != errors.Is(err, errNotSafe) {
+				t.Errorf("Once = %v", err)
+			}
+			for _, n := range []string{"a", "b"} {
+				w.wantFile(w.path(n), "content of "+n)
+				w.wantRow(n, source.Packed, "")
+			}
+			if h := w.hidden(); len(h) > 0 {
+				t.Errorf("still hidden: %q", h)
+			}
+			if d := w.meta.View().Pack(p.ID).Copies[0].Damage; d == "" {
+				t.Error("the damage is not recorded")
+			}
+		})
+	}
+}
+
+func TestEditedOriginalIsPutBack(t *testing.T) {
+	for _, tc := range []struct{ name, content string }{
+		{"same size and mtime", "CONTENT of a"},
+		{"longer", "content of a and more"},
+		{"empty", ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.archived("a", "b")
+			if len(tc.content) == len("content of a") {
+				w.edit(w.path("a"), tc.content)
+			} else {
+				w.write(w.path("a"), tc.content)
+			}
+			w.once(nil)
+			if b, err := os.ReadFile(w.path("a")); string(b) != tc.content || err != nil {
+				t.Errorf("a holds %q, %v; want %q", b, err, tc.content)
+			}
+			w.wantRow("a", source.Packed, source.CodeDiffers)
+			w.wantRow("b", source.DeletedSource, "")
+			if got, err := w.stored(p, "a"); got != "content of a" || err != nil {
+				t.Errorf("stored a = %q, %v", got, err)
+			}
+			if h := w.hidden(); len(h) > 0 {
+				t.Errorf("still hidden: %q", h)
+			}
+		})
+	}
+}
+
+func TestEditDuringQuarantineIsPutBack(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	open, err := os.OpenFile(w.path("a"), os.O_WRONLY, 0) // whoever has it open may go on writing
+	w.check(err)
+	defer func() { w.check(open.Close()) }()
+	w.faults.after = func(op string) {
+		if op == "files.Hide" {
+			_, err := open.WriteAt([]byte("X"), 0)
+			w.check(err)
+		}
+	}
+	w.once(nil)
+	w.wantFile(w.path("a"), "Xontent of a")
+	w.wantRow("a", source.Packed, source.CodeDiffers)
+}
+
+func TestPutBackOverwritesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	w.edit(w.path("a"), "CONTENT of a")
+	w.faults.after = func(op string) {
+		if op == "files.Hide" {
+			w.write(w.path("a"), "a new file")
+		}
+	}
+	w.once(nil)
+	w.wantFile(w.path("a"), "a new file")
+	h := w.hidden()
+	if len(h) != 1 {
+		t.Fatalf("hidden = %q, want the edited original", h)
+	}
+	w.wantFile(h[0], "CONTENT of a")
+	r := w.row("a")
+	if r.ErrorCode != source.CodeDiffers || !strings.Contains(r.ErrorText, "quarantine") {
+		t.Errorf("row says %q %q, want that the original is in quarantine", r.ErrorCode, r.ErrorText)
+	}
+	// And nothing later touches either.
+	w.clock.advance(100 * time.Hour)
+	w.once(nil)
+	w.wantFile(w.path("a"), "a new file")
+	w.wantFile(h[0], "CONTENT of a")
+}
+
+func TestNewFileAtThePathIsLeftAlone(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	w.faults.after = func(op string) {
+		if op == "files.Hide" {
+			w.write(w.path("a"), "a new file")
+		}
+	}
+	w.once(nil)
+	w.wantFile(w.path("a"), "a new file")
+	w.wantRow("a", source.DeletedSource, "")
+	if h := w.hidden(); len(h) > 0 {
+		t.Errorf("still hidden: %q", h)
+	}
+}
+
+func TestSharedFileIsNeverDeleted(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		share func(w *world)
+	}{
+		{"a hard link", func(w *world) {
+			w.check(os.Link(w.path("sub/a"), filepath.Join(w.dir, "elsewhere")))
+		}},
+		{"a second source with the same root", func(w *world) { w.second(w.root, "sub/a") }},
+		{"a second source with a root inside", func(w *world) { w.second(filepath.Join(w.root, "sub"), "a") }},
+		{"a second source with a root around", func(w *world) { w.second(w.dir, "originals/sub/a") }},
+		{"a second source behind a link to the root", func(w *world) {
+			link := filepath.Join(w.dir, "link")
+			w.check(os.Symlink(w.root, link))
+			w.second(link, "sub/a")
+		}},
+		{"a linked folder in one source", func(w *world) {
+			w.check(os.Symlink("sub", w.path("alias")))
+			w.registerIn(w.rows, w.root, "alias/a")
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.archived("sub/a", "b")
+			tc.share(w)
+			w.faults.reset()
+			w.once(nil)
+			w.wantFile(w.path("sub/a"), "content of sub/a")
+			w.wantRow("sub/a", source.Packed, source.CodeShared)
+			w.wantRow("b", source.DeletedSource, "")
+			if n := count(w.faults.calls, "files.Hide"); n != 1 {
+				t.Errorf("%d files were hidden, want b alone", n)
+			}
+		})
+	}
+}
+
+// second adds a source whose one row reaches a file of the first.
+func (w *world) second(root, name string) {
+	w.t.Helper()
+	s, rows := w.newSource("other", root)
+	w.registerIn(rows, root, name)
+	w.more = append(w.more, s)
+}
+
+func count(calls []string, op string) (n int) {
+	for _, c := range calls {
+		if c == op {
+			n++
+		}
+	}
+	return n
+}
+
+func TestSourceThatCannotTellStopsDeletion(t *testing.T) {
+	for _, op := range []string{"rows.Sharing", "files.Same"} {
+		t.Run(op, func(t *testing.T) {
+			w := newWorld(t)
+			w.archived("a")
+			w.faults.on = func(o string) error {
+				if o == op {
+					return errInjected
+				}
+				return nil
+			}
+			if err := w.keeper(nil).Once(t.Context()); !errors.Is(err, errInjected) {
+				t.Errorf("Once = %v", err)
+			}
+			w.wantFile(w.path("a"), "content of a")
+			w.wantRow("a", source.Packed, "")
+		})
+	}
+}
+
+func TestOriginalGoneByItselfIsNotCalledDeleted(t *testing.T) {
+	w := newWorld(t)
+	w.archived("sub/a")
+	w.check(os.Remove(w.path("sub/a")))
+	w.once(nil)
+	w.wantRow("sub/a", source.Packed, source.CodeNoFile)
+}
+
+func TestMissingRootIsNotAMissingFile(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	away := w.root + ".away"
+	w.check(os.Rename(w.root, away))
+	if err := w.keeper(nil).Once(t.Context()); err == nil {
+		t.Error("Once found nothing wrong without the root")
+	}
+	w.wantRow("a", source.Packed, "")
+	w.check(os.Rename(away, w.root))
+	w.once(nil)
+	w.wantRow("a", source.DeletedSource, "")
+}
+
+func TestDeadRecordProvesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.register("a", "b")
+	p := w.pack()
+	w.check(w.keeper(nil).Acknowledge(t.Context(), p))
+	w.clock.advance(2 * time.Hour)
+	p = w.meta.View().Pack(p.ID)
+	dead := *p
+	dead.Dead = []uint32{0, 1}
+	k := w.keeper(nil)
+	d := &deletion{k: k, pack: p.ID, claim: "1-1"}
+	rows, err := d.due(t.Context(), w.src, "")
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("due = %d rows, %v", len(rows), err)
+	}
+	byID := map[string]*candidate{}
+	for _, r := range rows {
+		byID[r.ID] = &candidate{row: r}
+	}
+	w.check(d.match(t.Context(), &dead, "files", byID))
+	for _, c := range byID {
+		if c.found {
+			t.Error("a dead record was taken for the row's")
+		}
+		if outcome, err := d.deleteOriginal(t.Context(), w.src, c); outcome != outcomeNoRecord || err != nil {
+			t.Errorf("deleteOriginal = %s, %v", outcome, err)
+		}
+	}
+	w.wantFile(w.path("a"), "content of a")
+	w.check(d.match(t.Context(), p, "other", byID))
+	for _, c := range byID {
+		if c.found {
+			t.Error("another source's record was taken for the row's")
+		}
+	}
+}
+
+func TestRowThatChangedSinceKeepsItsOriginal(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	w.faults.on = func(op string) error {
+		if op == "rows.Claim" { // listed as PACKED, ACTIVE again before it is claimed
+			w.faults.on = nil
+			w.write(w.path("a"), "a newer version")
+			w.registerAgain("a")
+		}
+		return nil
+	}
+	w.once(nil)
+	w.wantFile(w.path("a"), "a newer version")
+	w.wantRow("a", source.Active, "")
+}
+
+// registerAgain tells the source of a file's new size and time.
+func (w *world) registerAgain(name string) {
+	w.t.Helper()
+	fi, err := os.Stat(w.path(name))
+	w.check(err)
+	res, err := w.rows.Register(w.t.Context(), []source.File{{Name: name, Path: w.path(name), Size: fi.Size(), ModTime: fi.ModTime().Add(time.Second)}})
+	w.check(err)
+	if res[0] != source.RegisteredChanged {
+		w.t.Fatalf("Register = %v, want changed", res[0])
+	}
+}
+
+func TestDeletionRefusesAnUnsafeStore(t *testing.T) {
+	w := newWorld(t)
+	base := Config{
+		Manifest: w.meta, Commands: w.meta, Store: w.folder, Dir: w.mkdir("data"), DeleteSource: true,
+	}
+	for _, tc := range []struct {
+		name string
+		edit func(*Config)
+		want error
+	}{
+		{"a folder of its own", func(*Config) {}, nil},
+		{"the default folder", func(c *Config) { c.DefaultStore = true }, ErrUnsafeStore},
+		{"a store that may replace", func(c *Config) { c.Store = replacing{w.folder} }, ErrUnsafeStore},
+		{"the default folder without deletion", func(c *Config) { c.DefaultStore, c.DeleteSource = true, false }, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := base
+			tc.edit(&cfg)
+			k, err := New(cfg)
+			if !errors.Is(err, tc.want) {
+				t.Fatalf("New = %v, want %v", err, tc.want)
+			}
+			if k != nil {
+				w.check(k.Close())
+			}
+		})
+	}
+}
+
+type replacing struct{ store.Store }
+
+func (replacing) ConditionalCreate() bool { return false }
+
+func TestLostLeaseStopsDeletion(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	ctx, lose := context.WithCancelCause(t.Context())
+	w.faults.after = func(op string) {
+		if op == "files.Hide" {
+			lose(raftmeta.ErrStale)
+		}
+	}
+	if err := w.keeper(nil).Once(ctx); err == nil {
+		t.Error("Once went on without a lease")
+	}
+	if slices.Contains(w.faults.calls, "files.Remove") {
+		t.Error("removed without a lease")
+	}
+	w.faults.after = nil
+	w.once(nil)
+	w.wantFile(w.path("a"), "")
+	w.wantRow("a", source.DeletedSource, "")
+}
