@@ -18,9 +18,13 @@ type Marker struct {
 	kick    chan struct{} // one pending wake-up of Run
 	running chan struct{} // holds one token while a round runs
 
-	mu     sync.Mutex       // guards the three maps, keyed by source
+	mu     sync.Mutex       // guards what follows; the maps are keyed by source
+	alive  bool             // Run is under way
+	busy   bool             // a round is
+	asked  uint64           // how often Kick was called
+	served uint64           // how much of it the last round saw
 	full   map[string]bool  // sources whose marking rests at a backlog limit
-	rested map[string]bool  // sources whose last round ended drained, full or in other hands
+	done   map[string]bool  // sources that have had a round
 	faults map[string]error // why the last round of a source ended early
 }
 
@@ -40,13 +44,17 @@ func New(cfg Config) (*Marker, error) {
 		kick:    make(chan struct{}, 1),
 		running: make(chan struct{}, 1),
 		full:    make(map[string]bool),
-		rested:  make(map[string]bool),
+		done:    make(map[string]bool),
 		faults:  make(map[string]error),
 	}, nil
 }
 
-// Kick makes Run begin its next round now.
+// Kick makes Run begin its next round now. Marking is not at rest until that
+// round has ended.
 func (m *Marker) Kick() {
+	m.mu.Lock()
+	m.asked++
+	m.mu.Unlock()
 	select {
 	case m.kick <- struct{}{}:
 	default:
@@ -56,6 +64,8 @@ func (m *Marker) Kick() {
 // Run marks continuously until ctx ends, which it returns as nil. Errors are
 // logged and tried again in the next round.
 func (m *Marker) Run(ctx context.Context) error {
+	m.setAlive(true)
+	defer m.setAlive(false)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -79,6 +89,12 @@ func (m *Marker) Run(ctx context.Context) error {
 	}
 }
 
+func (m *Marker) setAlive(alive bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.alive = alive
+}
+
 // Once marks what is eligible in every source, up to the backlog limits, and
 // returns how many rows it marked and how many it refused. The error joins what
 // stopped single sources; the others have been marked all the same.
@@ -89,6 +105,15 @@ func (m *Marker) Once(ctx context.Context) (marked, refused int, err error) {
 	case <-ctx.Done():
 		return 0, 0, ctx.Err()
 	}
+	m.mu.Lock()
+	m.busy = true
+	asked := m.asked
+	m.mu.Unlock()
+	defer func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.busy, m.served = false, asked
+	}()
 	var errs []error
 	for _, s := range m.cfg.Sources() {
 		r := round{Marker: m, source: s, before: m.cfg.Now().Add(-m.cfg.MinAge)}
@@ -108,7 +133,7 @@ func (m *Marker) note(name string, full bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.full[name] = full
-	m.rested[name] = err == nil
+	m.done[name] = true
 	if err == nil {
 		delete(m.faults, name)
 	} else {
@@ -116,21 +141,22 @@ func (m *Marker) note(name string, full bool, err error) {
 	}
 }
 
-// Rested reports whether marking is at rest: the last round of every source
-// left no eligible row, stopped at a backlog limit (then full is true for one
-// source at least), or found the work in other hands. Only then is the backlog
-// worth cutting into ranges. A source that can't be reached does not count: the
-// others' rows need not wait for it.
+// Rested reports whether marking is at rest, so that the backlog is worth
+// cutting into ranges: no round is under way or asked for, and the last one
+// left no eligible row in any source, stopped at a backlog limit (then full is
+// true), found the work in other hands, or could not reach the source, for
+// which the others' rows need not wait. Without Run nothing is marked here, and
+// only a round under way is unrest.
 func (m *Marker) Rested() (rested, full bool) {
 	sources := m.cfg.Sources()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	rested = true
+	rested = !m.busy
 	for _, s := range sources {
 		full = full || m.full[s.Name]
-		rested = rested && (m.rested[s.Name] || m.faults[s.Name] != nil)
+		rested = rested && (m.done[s.Name] || !m.alive)
 	}
-	return rested, full
+	return rested && (m.asked == m.served || !m.alive), full
 }
 
 // Problem returns what stopped the last round of some source, or nil.

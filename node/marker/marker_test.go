@@ -342,9 +342,6 @@ func TestABrokenSourceDoesNotStopTheOthers(t *testing.T) {
 	register(t, a, file("a", 1))
 	register(t, b, file("b", 1))
 	m := newMarker(t, Config{}, &brokenTable{a, 1}, b)
-	if rested, _ := m.Rested(); rested {
-		t.Error("at rest before the first round")
-	}
 	marked, _, err := m.Once(t.Context())
 	if marked != 1 || !errors.Is(err, errBroken) {
 		t.Fatalf("marked %d, error %v", marked, err)
@@ -454,6 +451,54 @@ func TestRunPollsAndIsWokenByKick(t *testing.T) {
 		if len(table.marks) != 2 || table.marks[0].Sub(began) != time.Minute || table.marks[1].Sub(began) != time.Minute {
 			t.Errorf("marked at %v after a start at %v, want one minute later, twice", table.marks, began)
 		}
+	})
+}
+
+// blockedTable holds its first look at the rows until it is let go.
+type blockedTable struct {
+	memoryTable
+	entered, free chan struct{}
+}
+
+func (b *blockedTable) Eligible(ctx context.Context, before time.Time, after string, limit int) ([]source.Row, error) {
+	if b.entered != nil {
+		close(b.entered)
+		b.entered = nil
+		<-b.free
+	}
+	return b.memoryTable.Eligible(ctx, before, after, limit)
+}
+
+func TestRested(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &blockedTable{entered: make(chan struct{}), free: make(chan struct{})}
+		entered := table.entered
+		m := newMarker(t, Config{}, table)
+		want := func(want bool, when string) {
+			t.Helper()
+			if rested, full := m.Rested(); rested != want || full {
+				t.Errorf("%s: rested %v, full %v", when, rested, full)
+			}
+		}
+		want(true, "without Run")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- m.Run(ctx) }()
+		<-entered
+		want(false, "in the first round")
+		close(table.free)
+		synctest.Wait()
+		want(true, "after the first round")
+		m.Kick()
+		want(false, "right after a kick")
+		synctest.Wait()
+		want(true, "after the round that was asked for")
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+		m.Kick()
+		want(true, "when Run has ended")
 	})
 }
 

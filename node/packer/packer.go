@@ -83,8 +83,9 @@ func (p *Packer) Kick() {
 	}
 }
 
-// Flush makes Run pack all that is MARKED, whatever its age and the back-off
-// of its failed attempts, until nothing is left.
+// Flush makes Run pack all that is MARKED as soon as marking is at rest,
+// whatever its age and the back-off of its failed attempts, until nothing is
+// left.
 func (p *Packer) Flush() {
 	p.flushes.Add(1)
 	p.Kick()
@@ -97,11 +98,12 @@ func (p *Packer) Problem() error {
 	return p.problem
 }
 
-// Pauses of Run: after trouble, doubling, and while a flush waits for others.
+// Pauses of Run: after trouble, doubling; and while marking is under way or a
+// flush waits for what others hold.
 const (
 	minTrouble = time.Second
 	maxTrouble = time.Minute
-	flushPause = 250 * time.Millisecond
+	shortPause = 100 * time.Millisecond
 )
 
 // Run packs continuously until ctx ends, and returns nil then. Errors are
@@ -117,6 +119,10 @@ func (p *Packer) Run(ctx context.Context) error {
 			return nil
 		case <-timer.C:
 		case <-p.kick:
+		}
+		if rested, _ := p.cfg.Marking(); !rested {
+			timer.Reset(shortPause) // ranges cut now would be outgrown at once
+			continue
 		}
 		asked := p.flushes.Load()
 		flush := asked != flushed
@@ -142,7 +148,7 @@ func (p *Packer) Run(ctx context.Context) error {
 		default:
 			trouble = minTrouble
 			if flush && res.Due > 0 {
-				pause = flushPause
+				pause = shortPause
 			}
 		}
 		timer.Reset(pause)
@@ -178,7 +184,7 @@ func (p *Packer) round(ctx context.Context, flush bool) (Result, error) {
 	}
 	rested, full := p.cfg.Marking()
 	if !rested && !flush {
-		return Result{}, nil // ranges cut now would be outgrown at once
+		return Result{}, nil
 	}
 	sources := p.cfg.Sources()
 	due := source.Due{Now: p.cfg.Now(), Backoff: p.cfg.Backoff, RowCap: rowCap(p.cfg.PackSize)}
