@@ -60,30 +60,23 @@ CREATE INDEX files_marked ON files (des_hash, id, size, marked_at, archive_attem
 CREATE INDEX files_packed ON files (des_pack, id) WHERE status = 'PACKED';
 CREATE INDEX files_error ON files (id) WHERE archive_error IS NOT NULL;
 
-CREATE TRIGGER files_transition BEFORE UPDATE OF status ON files
-WHEN OLD.status <> NEW.status AND NOT (
-  CASE OLD.status || '>' || NEW.status
-    WHEN 'ACTIVE>MARKED' THEN NEW.archive_version = OLD.archive_version + 1
-    WHEN 'MARKED>PACKED' THEN 1
-    WHEN 'PACKED>DELETED_SOURCE' THEN NEW.des_claim = OLD.des_claim
-    WHEN 'ACTIVE>FAILED' THEN NEW.archive_error IS NOT NULL
-    WHEN 'MARKED>FAILED' THEN NEW.archive_error IS NOT NULL
-    -- marked_at tells which state it failed in: Refuse clears it for ACTIVE rows.
-    WHEN 'FAILED>MARKED' THEN OLD.marked_at IS NOT NULL
-    WHEN 'FAILED>ACTIVE' THEN OLD.marked_at IS NULL
-    ELSE 0
-  END
+CREATE TRIGGER files_transition BEFORE UPDATE OF status, archive_version ON files
+WHEN NOT CASE
+  WHEN OLD.status = NEW.status THEN NEW.archive_version = OLD.archive_version
+  WHEN OLD.status = 'ACTIVE' AND NEW.status = 'MARKED' THEN NEW.archive_version = OLD.archive_version + 1
+  WHEN NEW.archive_version <> OLD.archive_version THEN 0
+  WHEN OLD.status = 'MARKED' AND NEW.status = 'PACKED' THEN 1
+  WHEN OLD.status = 'PACKED' AND NEW.status = 'DELETED_SOURCE' THEN OLD.des_claim IS NOT NULL AND NEW.des_claim IS OLD.des_claim
+  WHEN OLD.status IN ('ACTIVE', 'MARKED') AND NEW.status = 'FAILED' THEN NEW.archive_error IS NOT NULL
+  -- marked_at tells which state it failed in: Refuse clears it for ACTIVE rows.
+  WHEN OLD.status = 'FAILED' AND NEW.status = 'MARKED' THEN OLD.marked_at IS NOT NULL
   -- A changed file is archived again, from whatever state.
-  OR (NEW.status = 'ACTIVE' AND (NEW.size <> OLD.size OR NEW.modified_at <> OLD.modified_at)))
+  WHEN NEW.status = 'ACTIVE' THEN NEW.size <> OLD.size OR NEW.modified_at <> OLD.modified_at
+    OR (OLD.status = 'FAILED' AND OLD.marked_at IS NULL)
+  ELSE 0
+END
 BEGIN
-  SELECT RAISE(ABORT, 'illegal transition of a file''s state');
-END;
-
-CREATE TRIGGER files_version BEFORE UPDATE OF archive_version ON files
-WHEN NEW.archive_version <> OLD.archive_version
-  AND NOT (OLD.status = 'ACTIVE' AND NEW.status = 'MARKED' AND NEW.archive_version = OLD.archive_version + 1)
-BEGIN
-  SELECT RAISE(ABORT, 'archive_version grows by one at each mark');
+  SELECT RAISE(ABORT, 'illegal transition of a file''s state or version');
 END;
 
 -- What stands in packs can't be renamed: from the first mark on.

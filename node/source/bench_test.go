@@ -95,7 +95,7 @@ func lifeOfRows(b *testing.B) {
 		}
 		batch := make([]source.Ack, len(rows))
 		for i, r := range rows {
-			batch[i] = source.Ack{ID: r.ID, Name: r.DesName, Version: r.Version, Size: r.Size, ModTime: r.ModTime, Pack: desformat.PackID{1}}
+			batch[i] = source.Ack{ID: r.ID, Name: r.DesName, Version: r.Version, Size: r.Size, ModTime: r.ModTime, Pack: desformat.PackID{1 + byte(desformat.HashName(r.DesName).Shard(3))}}
 		}
 		acks = append(acks, batch)
 		last := rows[len(rows)-1]

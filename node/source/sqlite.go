@@ -105,7 +105,7 @@ func dsn(path string, busy time.Duration, lock, pragma string) string {
 		"_txlock": {lock},
 		"_pragma": {
 			"busy_timeout(" + strconv.FormatInt(busy.Milliseconds(), 10) + ")",
-			"journal_mode(WAL)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-32768)", pragma,
+			"journal_mode(WAL)", "wal_autocheckpoint(16384)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-32768)", pragma,
 		},
 	}
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: q.Encode()}).String()
