@@ -48,7 +48,7 @@ type verifier struct {
 
 func newVerifier(ctx context.Context, body io.Reader, f *Footer) *verifier {
 	v := &verifier{ctx: ctx, f: f, sum: sha256.New(), listed: sha256.New(), index: newIndexBuilder(f.Records, f.Range)}
-	v.src = bufio.NewReaderSize(body, 256<<10)
+	v.src = bufio.NewReaderSize(body, int(min(f.Size, 256<<10)))
 	return v
 }
 
