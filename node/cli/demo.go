@@ -59,7 +59,7 @@ func demoFolder(ctx context.Context, args []string) (string, error) {
 		dir, err = filepath.EvalSymlinks(dir)
 	}
 	if err != nil {
-		return "", err
+		return "", &usageError{err}
 	}
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		return "", usage(dir + " is not a folder")
@@ -73,7 +73,7 @@ func (a *app) runDemo(ctx context.Context, dir string, keep bool) (err error) {
 	if err != nil {
 		return err
 	}
-	n, err := startChild(ctx, tmp)
+	n, err := startChild(ctx, filepath.Join(tmp, "node.log"), "--data-dir", filepath.Join(tmp, "node"), "--http", "127.0.0.1:0")
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -33,20 +32,20 @@ type child struct {
 	result error         // of Wait, once exited is closed
 }
 
-// startChild starts this very program as a node with everything it keeps below
-// dir, and returns when it is ready.
-func startChild(ctx context.Context, dir string) (*child, error) {
+// startChild starts this very program as a node that logs to a file, and
+// returns when it is ready.
+func startChild(ctx context.Context, logFile string, flags ...string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	n := &child{log: filepath.Join(dir, "node.log"), exited: make(chan struct{})}
+	n := &child{log: logFile, exited: make(chan struct{})}
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	n.cmd = exec.Command(self, "start", "--data-dir", filepath.Join(dir, "node"), "--http", "127.0.0.1:0") //nolint:gosec,noctx // this very program; stop ends it, not a context
+	n.cmd = exec.Command(self, append([]string{"start"}, flags...)...) //nolint:gosec,noctx // this very program; stop ends it, not a context
 	n.cmd.Args[0] = "desnode"
 	n.cmd.Stderr = log
 	n.cmd.Env = withoutOurs(os.Environ())
