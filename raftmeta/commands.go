@@ -14,7 +14,7 @@ import (
 
 // BeginUpload announces an object's key before its upload begins, so that no
 // object is ever unknown. The key must be the pack's own (desformat.PackKey)
-// under a live packing lease: ErrStale, ErrInvalid.
+// under a live packing lease, and its id new: ErrStale, ErrInvalid, ErrConflict.
 func (m *Meta) BeginUpload(ctx context.Context, u Upload) error {
 	_, err := m.propose(ctx, &beginUploadCommand{u})
 	return err

@@ -28,10 +28,22 @@ func (c *beginUploadCommand) apply(s *state, _ uint64) (any, error) {
 	if err != nil || token != u.Token || id != u.Pack {
 		return nil, fmt.Errorf("begin upload %q of pack %s under token %s: key and upload differ: %w", u.Key, u.Pack, u.Token, ErrInvalid)
 	}
-	if _, added := s.packs.get(packKey(u.Pack)); added {
-		return nil, nil // a late repetition; announcing it again would make a live object look like garbage
+	// The key of a pack that has been added is not announced again: that would
+	// make a live object look like garbage.
+	known := false
+	if p, added := s.packs.get(packKey(u.Pack)); added {
+		known = p.Copies[0].Key == u.Key
+		if !known {
+			return nil, fmt.Errorf("begin upload %s: its pack is stored at %s: %w", u.Key, p.Copies[0].Key, ErrConflict)
+		}
 	}
-	if _, announced := s.uploads.get(u.Key); announced {
+	for _, other := range s.uploads.all() {
+		known = known || other.Key == u.Key
+		if other.Pack == u.Pack && other.Key != u.Key {
+			return nil, fmt.Errorf("begin upload %s: its pack is announced at %s: %w", u.Key, other.Key, ErrConflict)
+		}
+	}
+	if known {
 		return nil, nil
 	}
 	l, ok := s.leases.get(tokenKey(u.Token))

@@ -246,6 +246,17 @@ func TestPackNeedsItsAnnouncedUpload(t *testing.T) {
 	w.refused(&beginUploadCommand{u}, ErrInvalid)
 }
 
+func TestPackIDNamesOneObject(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.leaseRange("3a/8"), w.leaseRange("3b/8")
+	w.announce(a, packID(1))
+	w.announce(a, packID(1))
+	w.refused(&beginUploadCommand{testUpload(b, packID(1))}, ErrConflict)
+	w.must(&addPackCommand{testPack(a, packID(1))})
+	w.refused(&beginUploadCommand{testUpload(b, packID(1))}, ErrConflict)
+	w.announce(a, packID(1))
+}
+
 func TestLeaseMakesOnePack(t *testing.T) {
 	w := newWorld(t)
 	l := w.leaseRange("3a/8")

@@ -2,6 +2,7 @@ package raftmeta
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -111,15 +112,21 @@ func (w *snapshotWriter) line(kind string, body any) {
 	if w.err != nil {
 		return
 	}
-	b, err := json.Marshal(body)
+	b, err := encodeLine(kind, body)
 	if err == nil {
-		b, err = json.Marshal(snapshotLine{kind, b})
-	}
-	if err == nil {
-		_, err = w.w.Write(append(b, '\n'))
+		_, err = w.w.Write(b)
 	}
 	w.err = err
 	w.lines++
+}
+
+func encodeLine(kind string, body any) ([]byte, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	b, err = json.Marshal(snapshotLine{kind, b})
+	return append(b, '\n'), err
 }
 
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
@@ -148,7 +155,7 @@ func readSnapshot(from io.Reader) (state, error) {
 			return state{}, fmt.Errorf("line %d: %w: %w", lines, errSnapshot, err)
 		}
 		if l.Kind == "end" {
-			return s, checkEnd(l.Body, snapshotEnd{lines, crc.Sum32()}, r)
+			return s, checkEnd(b, snapshotEnd{lines, crc.Sum32()}, r)
 		}
 		_, _ = crc.Write(b)
 		if err := s.load(l); err != nil {
@@ -157,10 +164,13 @@ func readSnapshot(from io.Reader) (state, error) {
 	}
 }
 
-func checkEnd(body []byte, want snapshotEnd, rest io.ByteReader) error {
-	var end snapshotEnd
-	if err := decodeStrict(body, &end); err != nil || end != want {
-		return fmt.Errorf("last line says %+v, found %+v: %w", end, want, errSnapshot)
+func checkEnd(line []byte, found snapshotEnd, rest io.ByteReader) error {
+	want, err := encodeLine("end", found)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(line, want) {
+		return fmt.Errorf("last line is %q, for what was read %q: %w", line, want, errSnapshot)
 	}
 	if _, err := rest.ReadByte(); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("bytes behind the last line: %w", errSnapshot)
