@@ -278,13 +278,14 @@ func waitChange(ctx context.Context, v *View, until time.Time) bool {
 	return true
 }
 
-// Leader returns the id of the node that leads; empty: none is known.
+// Leader returns the node that leads as far as this one knows, "" for none. It
+// is a hint: only a command or Confirm tells for certain.
 func (m *Meta) Leader() NodeID {
 	select {
 	case <-m.started:
+		_, id := m.raft.LeaderWithID()
+		return NodeID(id)
 	default:
 		return ""
 	}
-	_, id := m.raft.LeaderWithID()
-	return NodeID(id)
 }
