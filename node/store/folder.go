@@ -143,15 +143,16 @@ func (f *Folder) explain(op, key string, err error) error {
 }
 
 // inPlace returns an error when the store's folder was removed, or another
-// file system was mounted over it or taken away from under its path.
+// file system was mounted over it or taken away from under its path. It hides
+// the file system's errors, which speak of absence.
 func (f *Folder) inPlace() error {
 	opened, err := f.root.Stat(".")
 	if err != nil {
-		return fmt.Errorf("store folder %s: %w", f.path, err)
+		return fmt.Errorf("store folder %s: %s", f.path, err.Error())
 	}
 	named, err := os.Stat(f.path)
 	if err != nil {
-		return fmt.Errorf("store folder is out of reach: %w", err)
+		return fmt.Errorf("store folder is out of reach: %s", err.Error())
 	}
 	if !os.SameFile(opened, named) {
 		return fmt.Errorf("store folder %s was replaced by another since it was opened", f.path)

@@ -261,15 +261,14 @@ func (f *Folder) Delete(ctx context.Context, key string) error {
 	if err == nil {
 		err = f.root.Remove(key)
 	}
-	if err != nil && !absent(err) {
-		return f.explain("delete", key, err)
-	}
-	// Also when it was gone: an earlier Delete may have been cut before this.
-	err = f.syncDir(path.Dir(key))
 	if absent(err) {
-		return f.inPlace()
+		err = f.inPlace()
 	}
-	if err != nil {
+	if err == nil {
+		// Also when it was gone: an earlier Delete may have been cut before this.
+		err = f.syncDir(path.Dir(key))
+	}
+	if err != nil && !absent(err) {
 		return f.explain("delete", key, err)
 	}
 	return nil
