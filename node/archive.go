@@ -1,0 +1,180 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/source"
+)
+
+const (
+	// archiveProgress is the least time between two looks at an archive run.
+	archiveProgress = 100 * time.Millisecond
+	// archiveStall is how long a run that is stopped by a problem waits for it
+	// to pass.
+	archiveStall = 30 * time.Second
+)
+
+// Archive marks and packs all that is eligible now, whatever the waiting times,
+// and returns when no such row is left: each is PACKED or FAILED. The rows'
+// states are durable all along; an archive run that is cut goes on by itself.
+func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(api.ArchiveEvent) error) error {
+	if req.DryRun {
+		return n.archiveDryRun(ctx, send)
+	}
+	for _, work := range []string{config.WorkMark, config.WorkPack} {
+		if !n.cfg.Does(work) {
+			return fmt.Errorf("%w: this node does not %s (work: in its configuration); ask one that does", api.ErrInvalidRequest, work)
+		}
+	}
+	begin, err := n.countRows(ctx)
+	if err != nil {
+		return err
+	}
+	run := archiveRun{node: n, begin: begin, moved: time.Now()}
+	n.packer.Flush()
+	n.marker.Kick()
+	for {
+		took := time.Now()
+		now, err := n.countRows(ctx)
+		if err != nil {
+			return err
+		}
+		if err := send(run.event(now)); err != nil {
+			return err
+		}
+		if now.pending.Rows == 0 {
+			return nil
+		}
+		if err := run.stalled(now); err != nil {
+			return err
+		}
+		// The backlog's rows are counted for each look: at most a tenth of the time.
+		pause := max(archiveProgress, 10*time.Since(took))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		if now.eligible.Rows > 0 {
+			n.marker.Kick()
+		}
+		n.packer.Flush()
+	}
+}
+
+// rowCount is a moment of all sources: what is left to do and what was done.
+type rowCount struct {
+	eligible source.Tally
+	pending  source.Tally // eligible and MARKED
+	packed   source.Tally // PACKED and DELETED_SOURCE
+	failed   source.Tally
+	packs    int64
+}
+
+func add(a *source.Tally, b source.Tally) {
+	a.Rows += b.Rows
+	a.Bytes += b.Bytes
+	if a.Oldest.IsZero() || !b.Oldest.IsZero() && b.Oldest.Before(a.Oldest) {
+		a.Oldest = b.Oldest
+	}
+	if b.Newest.After(a.Newest) {
+		a.Newest = b.Newest
+	}
+}
+
+func (n *Node) countRows(ctx context.Context) (c rowCount, err error) {
+	before := time.Now().Add(-n.cfg.Archive.MinAge)
+	for _, s := range n.sources {
+		eligible, _, err := s.Rows.EligibleTally(ctx, before)
+		if err != nil {
+			return c, fmt.Errorf("source %s: %w", s.Name, err)
+		}
+		counts, err := s.Rows.Counts(ctx)
+		if err != nil {
+			return c, fmt.Errorf("source %s: %w", s.Name, err)
+		}
+		add(&c.eligible, eligible)
+		add(&c.pending, eligible)
+		add(&c.pending, counts[source.Marked])
+		add(&c.packed, counts[source.Packed])
+		add(&c.packed, counts[source.DeletedSource])
+		add(&c.failed, counts[source.Failed])
+	}
+	c.packs = packTotals(n.meta.View()).Count
+	return c, nil
+}
+
+// archiveRun follows one run from its first count on.
+type archiveRun struct {
+	node  *Node
+	begin rowCount
+	last  rowCount
+	moved time.Time // when the counts changed last
+}
+
+func (r *archiveRun) event(now rowCount) api.ArchiveEvent {
+	e := api.ArchiveEvent{
+		Marked:     max(0, r.begin.eligible.Rows-now.eligible.Rows),
+		Packed:     max(0, now.packed.Rows-r.begin.packed.Rows),
+		Failed:     max(0, now.failed.Rows-r.begin.failed.Rows),
+		Bytes:      max(0, now.packed.Bytes-r.begin.packed.Bytes),
+		Packs:      max(0, now.packs-r.begin.packs),
+		TotalRows:  r.begin.pending.Rows,
+		TotalBytes: r.begin.pending.Bytes,
+	}
+	// Rows may have come since.
+	e.TotalRows = max(e.TotalRows, e.Packed+e.Failed+now.pending.Rows)
+	e.TotalBytes = max(e.TotalBytes, e.Bytes)
+	return e
+}
+
+// stalled ends a run that has not moved for long while a part reports why.
+func (r *archiveRun) stalled(now rowCount) error {
+	if now != r.last {
+		r.last, r.moved = now, time.Now()
+		return nil
+	}
+	problem := errors.Join(r.node.marker.Problem(), r.node.packer.Problem())
+	if problem == nil || time.Since(r.moved) < archiveStall {
+		return nil
+	}
+	return fmt.Errorf("%d rows are not archived yet; they go on being tried: %w", now.pending.Rows, problem)
+}
+
+func (n *Node) archiveDryRun(ctx context.Context, send func(api.ArchiveEvent) error) error {
+	before := time.Now().Add(-n.cfg.Archive.MinAge)
+	report := api.DryRun{Rest: []api.Rest{}}
+	var total source.Tally
+	for _, s := range n.sources {
+		eligible, young, err := s.Rows.EligibleTally(ctx, before)
+		if err != nil {
+			return fmt.Errorf("source %s: %w", s.Name, err)
+		}
+		counts, err := s.Rows.Counts(ctx)
+		if err != nil {
+			return fmt.Errorf("source %s: %w", s.Name, err)
+		}
+		add(&total, eligible)
+		for _, rest := range []struct {
+			reason string
+			tally  source.Tally
+		}{
+			{fmt.Sprintf("younger than %s", n.cfg.Archive.MinAge), young},
+			{"MARKED already: waits for packing", counts[source.Marked]},
+			{"archived already", counts[source.Packed]},
+			{"archived already, original deleted", counts[source.DeletedSource]},
+			{"FAILED: see 'desnode failed'", counts[source.Failed]},
+		} {
+			if rest.tally.Rows > 0 {
+				report.Rest = append(report.Rest, api.Rest{Source: s.Name, Reason: rest.reason, Tally: api.Tally(rest.tally)})
+			}
+		}
+	}
+	report.Eligible = api.Tally(total)
+	return send(api.ArchiveEvent{DryRun: &report})
+}

@@ -1,0 +1,208 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// importProgress is the least time between two events of an import.
+const importProgress = 200 * time.Millisecond
+
+// Import registers every regular file below req.Dir in the embedded source, as
+// eligible at once, and makes Dir one of the source's roots. Names that §10
+// refuses, names that another path has, links and special files are reported
+// and left alone; nothing else is. Repeating an import registers what is new
+// and re-activates what has changed. Rows are durable when it returns.
+func (n *Node) Import(ctx context.Context, req api.ImportRequest, send func(api.ImportEvent) error) error {
+	src, err := n.embedded()
+	if err != nil {
+		return err
+	}
+	dir, err := n.importable(req.Dir)
+	if err != nil {
+		return err
+	}
+	if err := n.addRoot(ctx, src.Name, dir); err != nil {
+		return err
+	}
+	im := importer{rows: src.Rows, send: send, now: time.Now, prefix: req.Prefix}
+	if err := source.Walk(ctx, dir, func(f source.File) error { return im.add(ctx, f) }, im.skip); err != nil {
+		return fmt.Errorf("import %s: %w", dir, err)
+	}
+	if err := im.flush(ctx); err != nil {
+		return fmt.Errorf("import %s: %w", dir, err)
+	}
+	return im.report()
+}
+
+// embedded returns the one source that files can be registered in.
+func (n *Node) embedded() (source.Source, error) {
+	var found []source.Source
+	for _, s := range n.sources {
+		if _, ok := s.Rows.(*source.SQLite); ok {
+			found = append(found, s)
+		}
+	}
+	if len(found) != 1 {
+		return source.Source{}, fmt.Errorf("%w: import needs exactly one embedded (sqlite) source, this node has %d", api.ErrInvalidRequest, len(found))
+	}
+	return found[0], nil
+}
+
+// importable returns the real path of a folder that may become a root: it must
+// neither hold the node's own files nor lie inside them.
+func (n *Node) importable(dir string) (string, error) {
+	if !filepath.IsAbs(dir) {
+		return "", fmt.Errorf("%w: the folder %q must be an absolute path", api.ErrInvalidRequest, dir)
+	}
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", api.ErrInvalidRequest, err)
+	}
+	if fi, err := os.Stat(resolved); err != nil || !fi.IsDir() {
+		return "", fmt.Errorf("%w: %s is not a folder", api.ErrInvalidRequest, dir)
+	}
+	for _, own := range n.ownFolders {
+		if within(own, resolved) || within(resolved, own) {
+			return "", fmt.Errorf("%w: %s and the node's own folder %s overlap; archive a folder apart from it", api.ErrInvalidRequest, dir, own)
+		}
+	}
+	return resolved, nil
+}
+
+// within reports whether path is dir or lies below it; both are clean.
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
+}
+
+func rootsKey(sourceName string) string { return "roots/" + sourceName }
+
+// importedRoots returns the folders that imports made roots of a source.
+func importedRoots(v *raftmeta.View, sourceName string) (roots []string, modIndex uint64, err error) {
+	b, modIndex, ok := v.Setting(rootsKey(sourceName))
+	if !ok {
+		return nil, modIndex, nil
+	}
+	if err := json.Unmarshal(b, &roots); err != nil {
+		return nil, 0, fmt.Errorf("setting %s: %w", rootsKey(sourceName), err)
+	}
+	return roots, modIndex, nil
+}
+
+// addRoot makes dir a root of the source, for every node.
+func (n *Node) addRoot(ctx context.Context, sourceName, dir string) error {
+	for {
+		roots, modIndex, err := importedRoots(n.meta.View(), sourceName)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(roots, func(r string) bool { return within(dir, r) }) {
+			return nil
+		}
+		roots = slices.DeleteFunc(roots, func(r string) bool { return within(r, dir) })
+		b, err := json.Marshal(append(roots, dir))
+		if err != nil {
+			return err
+		}
+		err = n.meta.Set(ctx, rootsKey(sourceName), b, modIndex)
+		if !errors.Is(err, raftmeta.ErrConflict) {
+			return err
+		}
+	}
+}
+
+// importer collects files into batches and counts what becomes of them.
+type importer struct {
+	rows   source.OperatorRows
+	send   func(api.ImportEvent) error
+	now    func() time.Time
+	prefix string
+
+	batch    []source.File
+	event    api.ImportEvent // totals, and the lists since the last event
+	reported time.Time
+}
+
+func (im *importer) add(ctx context.Context, f source.File) error {
+	im.event.Files++
+	im.event.Bytes += f.Size
+	f.Name = im.prefix + f.Name
+	if err := desformat.CheckName(f.Name); err != nil {
+		im.event.Refused = append(im.event.Refused, api.Refusal{Name: printable(f.Name), Reason: err.Error()})
+		return nil
+	}
+	im.batch = append(im.batch, f)
+	if len(im.batch) < source.MaxBatch {
+		return nil
+	}
+	return im.flush(ctx)
+}
+
+func (im *importer) skip(path, reason string) {
+	switch reason {
+	case source.SkippedLink:
+		im.event.Skipped.Links++
+	case source.SkippedSpecial:
+		im.event.Skipped.Special++
+	default: // what can't be read must not go unseen
+		im.event.Refused = append(im.event.Refused, api.Refusal{Name: printable(path), Reason: reason})
+	}
+}
+
+func (im *importer) flush(ctx context.Context) error {
+	if len(im.batch) == 0 {
+		return nil
+	}
+	results, err := im.rows.Register(ctx, im.batch)
+	if err != nil {
+		return err
+	}
+	for i, r := range results {
+		switch r {
+		case source.RegisteredNew:
+			im.event.New++
+		case source.RegisteredUnchanged:
+			im.event.Unchanged++
+		case source.RegisteredChanged:
+			im.event.Changed++
+		case source.RegisteredTaken:
+			im.event.Taken = append(im.event.Taken, im.batch[i].Name)
+		}
+	}
+	im.batch = im.batch[:0]
+	if im.now().Sub(im.reported) < importProgress {
+		return nil
+	}
+	return im.report()
+}
+
+func (im *importer) report() error {
+	im.reported = im.now()
+	err := im.send(im.event)
+	im.event.Taken, im.event.Refused = nil, nil
+	return err
+}
+
+// printable returns name as it is, or quoted when it is not valid UTF-8 or
+// holds what a terminal should not see.
+func printable(name string) string {
+	if q := strconv.Quote(name); !utf8.ValidString(name) || q != `"`+name+`"` {
+		return q
+	}
+	return name
+}
