@@ -32,8 +32,16 @@ func (w *world) wantSafe(name, content string) {
 	}
 }
 
+// crashModes are the ways to fail: a crash before a call is one after the call
+// before it.
 var crashModes = map[string]fault{
-	"not applied": notApplied, "applied but failed": appliedFailed, "crash after": crashAfter, "crash before": crashBefore,
+	"not applied": notApplied, "applied but failed": appliedFailed, "crash after": crashAfter,
+}
+
+// reads change nothing: whether they were applied makes no difference.
+var reads = []string{
+	"rows.Deletable", "rows.Sharing", "rows.ByID", "files.Open", "files.OpenHidden", "files.Same",
+	"store.Get", "store.Head", "meta.Confirm", "meta.AppliedEverywhere",
 }
 
 // failureTable runs job once to learn its calls, then in a fresh world for
@@ -56,7 +64,11 @@ func failureTable(t *testing.T, prepare, job, during, end func(w *world)) {
 	}
 	for i, op := range calls {
 		for mode, f := range crashModes {
+			if f == appliedFailed && slices.Contains(reads, op) {
+				continue
+			}
 			t.Run(fmt.Sprintf("%02d %s %s", i+1, op, mode), func(t *testing.T) {
+				t.Parallel()
 				w := newWorld(t)
 				prepare(w)
 				w.faults.reset()
@@ -94,7 +106,7 @@ func TestDeletionSurvivesEveryFault(t *testing.T) {
 			w.wantFile(w.path("sub/a"), "")
 			w.wantRow("sub/a", source.DeletedSource, "")
 			if h := w.hidden(); len(h) > 0 {
-				t.Errorf("left behind: %q", h)
+				w.t.Errorf("left behind: %q", h)
 			}
 			w.wantNoIntents()
 		})

@@ -25,20 +25,18 @@ const (
 	notApplied    fault = iota // nothing happens, an error comes back
 	appliedFailed              // it happens, an error comes back
 	crashAfter                 // it happens, and the process is dead from then on
-	crashBefore                // the process is dead from then on
 )
 
 // faults counts the calls that go out of a keeper, makes one of them fail, and
 // looks at the world after each.
 type faults struct {
-	mu     sync.Mutex
-	calls  []string
-	at     int   // 1 for the first call; 0: none
-	mode   fault // of that call
-	on     func(op string) error
-	after  func(op string)
-	dead   bool
-	closed bool // no call is counted any more
+	mu    sync.Mutex // guards what follows
+	calls []string
+	at    int                   // 1 for the first call; 0: none
+	mode  fault                 // of that call
+	on    func(op string) error // before each call; its error is the call's
+	after func(op string)
+	dead  bool
 }
 
 // do is one call.
@@ -47,11 +45,11 @@ func (f *faults) do(op string, call func() error) error {
 	f.calls = append(f.calls, op)
 	hit := f.at == len(f.calls)
 	dead, on, after, mode := f.dead, f.on, f.after, f.mode
-	if hit && (mode == crashAfter || mode == crashBefore) {
+	if hit && mode == crashAfter {
 		f.dead = true
 	}
 	f.mu.Unlock()
-	if dead || hit && mode == crashBefore {
+	if dead {
 		return errCrashed
 	}
 	if hit && mode == notApplied {
@@ -232,4 +230,15 @@ func (m faultyManifest) WithLease(ctx context.Context, job raftmeta.Job, work fu
 		return err
 	}
 	return m.Manifest.WithLease(ctx, job, work)
+}
+
+// countingAcks acknowledges everything and notes how much at once.
+type countingAcks struct {
+	source.Table
+	batches []int
+}
+
+func (c *countingAcks) Acknowledge(_ context.Context, acks []source.Ack, _ time.Time) ([]source.AckResult, error) {
+	c.batches = append(c.batches, len(acks))
+	return make([]source.AckResult, len(acks)), nil // AckDone
 }

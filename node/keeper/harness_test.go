@@ -61,6 +61,7 @@ type world struct {
 	log    *bytes.Buffer
 
 	noDelete bool
+	garbage  string // key of an abandoned upload
 }
 
 func newWorld(t *testing.T) *world {
