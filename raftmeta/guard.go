@@ -38,9 +38,10 @@ type guard struct {
 	runs    atomic.Bool // raft's goroutines are about to run
 
 	mu      sync.Mutex // guards the fields below
-	failed  error      // of the last write; nil: it succeeded
-	failAt  time.Time
-	term    uint64 // last saved
+	logErr  error      // of the last write of entries; nil: it succeeded
+	termErr error      // of the last write of a term or vote
+	failAt  time.Time  // of the last write that failed
+	term    uint64     // last saved
 	hasTerm bool
 }
 
@@ -53,21 +54,24 @@ func newGuard(inner logStore, onFatal func(error)) *guard {
 	return &guard{logStore: inner, onFatal: onFatal, stop: make(chan struct{})}
 }
 
-// failing returns why the last write failed; nil: it did not.
+// failing returns why the log can't be written at the moment; nil: it can.
 func (g *guard) failing() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.failed
+	return errors.Join(g.logErr, g.termErr)
 }
 
-// wrote notes the outcome of a write.
-func (g *guard) wrote(what string, err error) error {
+// wrote notes the outcome of a write in *last and returns it as ErrStorage.
+func (g *guard) wrote(last *error, what string, err error) error {
 	if err != nil {
 		err = fmt.Errorf("%s: %w: %w", what, ErrStorage, err)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.failed, g.failAt = err, time.Now()
+	*last = err
+	if err != nil {
+		g.failAt = time.Now()
+	}
 	return err
 }
 
@@ -75,7 +79,7 @@ func (g *guard) wrote(what string, err error) error {
 func (g *guard) pause() bool {
 	g.mu.Lock()
 	wait := time.Until(g.failAt.Add(writePause))
-	if g.failed == nil {
+	if g.logErr == nil && g.termErr == nil {
 		wait = 0
 	}
 	g.mu.Unlock()
@@ -98,12 +102,15 @@ func (g *guard) StoreLogs(logs []*raft.Log) error {
 	if err == nil {
 		err = g.logStore.StoreLogs(logs)
 	}
-	return g.wrote("write the log", err)
+	return g.wrote(&g.logErr, "write the log", err)
 }
 
 // cutFailed removes what a failed write left at index and behind it.
 func (g *guard) cutFailed(index uint64) error {
-	if g.failing() == nil {
+	g.mu.Lock()
+	failed := g.logErr != nil
+	g.mu.Unlock()
+	if !failed {
 		return nil
 	}
 	last, err := g.logStore.LastIndex()
@@ -130,7 +137,7 @@ func (g *guard) GetLog(index uint64, l *raft.Log) error {
 // SetUint64 saves a term or a vote.
 func (g *guard) SetUint64(key []byte, v uint64) error {
 	if !bytes.Equal(key, keyTerm) {
-		return g.wrote("write the vote", g.logStore.SetUint64(key, v))
+		return g.wrote(&g.termErr, "write the vote", g.logStore.SetUint64(key, v))
 	}
 	g.mu.Lock()
 	same := g.hasTerm && g.term == v
@@ -139,7 +146,7 @@ func (g *guard) SetUint64(key []byte, v uint64) error {
 		return nil // as at every start
 	}
 	for g.pause() {
-		err := g.wrote("write the term", g.logStore.SetUint64(key, v))
+		err := g.wrote(&g.termErr, "write the term", g.logStore.SetUint64(key, v))
 		if err == nil {
 			g.mu.Lock()
 			g.term, g.hasTerm = v, true

@@ -55,6 +55,11 @@ func (m *Meta) awaitLeading(ctx context.Context) (*timers, error) {
 		return nil, fmt.Errorf("%w: %w", ErrNotLeader, context.Cause(ctx))
 	}
 	for {
+		select {
+		case <-m.done:
+			return nil, m.ended()
+		default:
+		}
 		moved := m.leading.changed()
 		if t := m.leading.now(); t != nil {
 			return t, nil

@@ -285,6 +285,37 @@ func TestUnknownCommandHalts(t *testing.T) {
 	}
 }
 
+// TestPanicHalts: whatever a command does to this node it does to all, but a
+// process that ends each time it starts tells nobody why.
+func TestPanicHalts(t *testing.T) {
+	w := newWorld(t)
+	var told error
+	w.onHalt = func(err error) { told = err }
+	s := w.state().state
+	s.packs = s.packs.set(packKey(packID(1)), nil)
+	w.publish(s)
+	before := w.state()
+	if _, err := w.do(&ackPackCommand{Pack: packID(1)}); err == nil || err != told || w.state() != before {
+		t.Errorf("got %v, told %v", err, told)
+	}
+}
+
+func FuzzReadSnapshot(f *testing.F) {
+	f.Add(newWorld(f).bytes())
+	f.Add(smallWorld(f).bytes())
+	f.Add([]byte(snapshotMagic))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s, err := readSnapshot(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		b := snapshotBytes(t, &s)
+		if again, err := readSnapshot(bytes.NewReader(b)); err != nil || !bytes.Equal(snapshotBytes(t, &again), b) {
+			t.Errorf("read, but not written again the same: %v", err)
+		}
+	})
+}
+
 func FuzzDecodeCommand(f *testing.F) {
 	w := smallWorld(f)
 	l := Lease{Token: desformat.Token{Generation: 1, Index: 9}, Job: Job{Kind: JobPack}}

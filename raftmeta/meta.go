@@ -201,15 +201,12 @@ func (m *Meta) newRaft(notify chan<- bool) (*raft.Raft, error) {
 		self := raft.Server{ID: c.LocalID, Address: transport.LocalAddr()}
 		err := raft.BootstrapCluster(c, m.guard, m.guard, m.storage.snaps, transport, raft.Configuration{Servers: []raft.Server{self}})
 		if err != nil {
-			return nil, fmt.Errorf("form a cluster: %w", err)
+			// raft keeps the error's text only.
+			return nil, errors.Join(fmt.Errorf("form a cluster: %w", err), m.guard.failing())
 		}
 	}
-	logs, err := raft.NewLogCache(cachedEntries, m.guard)
-	if err != nil {
-		return nil, err
-	}
 	m.guard.runs.Store(true)
-	r, err := raft.NewRaft(c, m.machine, logs, m.guard, m.storage.snaps, transport)
+	r, err := raft.NewRaft(c, m.machine, m.guard, m.guard, m.storage.snaps, transport)
 	if err != nil {
 		// raft keeps to itself why a snapshot was refused.
 		return nil, errors.Join(fmt.Errorf("start raft: %w: %w", ErrStorage, err), m.machine.restoreErr)
@@ -219,9 +216,6 @@ func (m *Meta) newRaft(notify chan<- bool) (*raft.Raft, error) {
 	}
 	return r, nil
 }
-
-// cachedEntries is how many entries followers that lag are sent from memory.
-const cachedEntries = 512
 
 // checkGap refuses a log that does not go on where the restored snapshot
 // ends: the newest snapshot is damaged and the older one too old.

@@ -2,7 +2,6 @@ package raftmeta
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
 	"testing"
 
@@ -205,10 +204,10 @@ func TestOrdinalsText(t *testing.T) {
 }
 
 // manyPacks is a manifest as a cluster without merging grows it: layers of
-// packs, each layer covering the space once in ranges of `bits` bits.
-func manyPacks(bits uint8, layers int) *View {
+// packs, each covering the space once in ranges of the given number of bits.
+func manyPacks(layers ...uint8) *View {
 	var s state
-	for layer := range layers {
+	for layer, bits := range layers {
 		for v := range uint32(1) << bits {
 			r, err := desformat.NewRange(v, bits)
 			if err != nil {
@@ -223,7 +222,7 @@ func manyPacks(bits uint8, layers int) *View {
 }
 
 func TestCoveringDoesNotAllocate(t *testing.T) {
-	v := manyPacks(5, 3)
+	v := manyPacks(5, 5, 5)
 	v.ranges = v.ranges.with(desformat.Range{}, nil, &Pack{ID: packID(1), Acknowledged: true})
 	dst := make([]*Pack, 0, 16)
 	n := testing.AllocsPerRun(100, func() { dst = v.Covering(hashAt(0x12345678), dst[:0]) })
@@ -233,12 +232,15 @@ func TestCoveringDoesNotAllocate(t *testing.T) {
 }
 
 func BenchmarkCovering(b *testing.B) {
-	for _, c := range []struct {
-		bits   uint8
-		layers int
-	}{{0, 1}, {5, 3}, {10, 10}, {13, 1}} {
-		v := manyPacks(c.bits, c.layers)
-		b.Run(fmt.Sprintf("packs=%d/layers=%d", c.layers<<c.bits, c.layers), func(b *testing.B) {
+	for name, layers := range map[string][]uint8{
+		"packs=1":               {0},
+		"packs=100/layers=4":    {5, 5, 5, 2},
+		"packs=10000/layers=1":  {13},
+		"packs=10000/layers=10": {10, 10, 10, 10, 10, 10, 10, 10, 10, 10},
+		"packs=10000/depths=8":  {13, 10, 9, 8, 6, 4, 2, 0},
+	} {
+		v := manyPacks(layers...)
+		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			dst := make([]*Pack, 0, 64)
 			h := hashAt(0)
@@ -248,15 +250,15 @@ func BenchmarkCovering(b *testing.B) {
 				binary.BigEndian.PutUint32(h[:4], top)
 				dst = v.Covering(h, dst[:0])
 			}
-			if len(dst) != c.layers {
-				b.Fatalf("%d packs, want %d", len(dst), c.layers)
+			if len(dst) != len(layers) {
+				b.Fatalf("%d packs, want %d", len(dst), len(layers))
 			}
 		})
 	}
 }
 
 func BenchmarkAddToTrie(b *testing.B) {
-	v := manyPacks(13, 1)
+	v := manyPacks(13)
 	p := &Pack{ID: packID(1), Range: v.Overlapping(desformat.Range{})[77].Range}
 	b.ReportAllocs()
 	for b.Loop() {
