@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -150,4 +151,11 @@ func (f *countingFetcher) Fetch(ctx context.Context, off, n int64) (io.ReadClose
 	f.fetches++
 	f.bytes += n
 	return f.Fetcher.Fetch(ctx, off, n)
+}
+
+// allocated returns the bytes allocated by the process so far.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
