@@ -46,6 +46,9 @@ The node archives by itself as well: this command only makes it happen at once.`
 func runArchive(ctx context.Context, c *client, req api.ArchiveRequest, p *progress) (api.ArchiveEvent, error) {
 	var last api.ArchiveEvent
 	err := stream(ctx, c, api.PathArchive, req, func(e api.ArchiveEvent) error {
+		if alone := (api.ArchiveEvent{End: e.End}); e == alone {
+			return nil // an End alone
+		}
 		last = e
 		p.update(e.Bytes, e.TotalBytes, e.Packed)
 		return nil

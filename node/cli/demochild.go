@@ -40,7 +40,7 @@ func startChild(ctx context.Context, logFile string, flags ...string) (*child, e
 		return nil, err
 	}
 	n := &child{log: logFile, exited: make(chan struct{})}
-	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}

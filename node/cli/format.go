@@ -5,7 +5,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode/utf8"
 )
@@ -85,22 +84,47 @@ func count(n int64, noun string) string {
 	return formatCount(n) + " " + noun
 }
 
-// table writes rows of cells, tab-separated, in columns.
-type table struct{ w *tabwriter.Writer }
-
-func newTable(w io.Writer) *table {
-	return &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+// table lines rows of cells up in columns.
+type table struct {
+	w      io.Writer
+	rights int // the first column that is aligned to the right; 0: none
+	rows   [][]string
 }
+
+func newTable(w io.Writer) *table { return &table{w: w} }
 
 func (t *table) row(cells ...any) {
+	row := make([]string, len(cells))
 	for i, c := range cells {
-		if i > 0 {
-			_, _ = io.WriteString(t.w, "\t")
-		}
-		_, _ = fmt.Fprint(t.w, c)
+		row[i] = fmt.Sprint(c)
 	}
-	_, _ = io.WriteString(t.w, "\n")
+	t.rows = append(t.rows, row)
 }
 
-// flush writes the table out; it returns the first error of all writes.
-func (t *table) flush() error { return t.w.Flush() }
+// flush writes the table out.
+func (t *table) flush() error {
+	var widths []int
+	for _, row := range t.rows {
+		for i, cell := range row {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	var b strings.Builder
+	for _, row := range t.rows {
+		var line strings.Builder
+		for i, cell := range row {
+			padding := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if t.rights > 0 && i >= t.rights {
+				line.WriteString(padding + cell + "  ")
+			} else {
+				line.WriteString(cell + padding + "  ")
+			}
+		}
+		b.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+	}
+	_, err := io.WriteString(t.w, b.String())
+	return err
+}

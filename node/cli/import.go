@@ -89,6 +89,9 @@ func (a *app) readManifest(path string) ([]string, error) {
 func runImport(ctx context.Context, c *client, req api.ImportRequest, p *progress) (api.ImportEvent, error) {
 	var total api.ImportEvent
 	err := stream(ctx, c, api.PathImport, req, func(e api.ImportEvent) error {
+		if e.Done && e.Files == 0 {
+			return nil // an End alone
+		}
 		e.Taken = append(total.Taken, e.Taken...)
 		e.Refused = append(total.Refused, e.Refused...)
 		total = e

@@ -11,6 +11,7 @@ import (
 
 	"github.com/datavision/desnode/node"
 	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/raftmeta"
 )
 
 // readyMessage is the log line of a node that answers; its attribute http is
@@ -62,6 +63,8 @@ func explain(err error, cfg config.Config) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("%s is in use by another process; stop that one, or choose another address with --http: %w", cfg.HTTP, err)
+	case errors.Is(err, raftmeta.ErrLocked):
+		return fmt.Errorf("the data dir %s is in use by another process; stop that one, or choose another with --data-dir: %w", cfg.DataDir, err)
 	case errors.Is(err, syscall.ENOSPC):
 		return fmt.Errorf("the disk is full; free space below %s and start again, nothing is lost: %w", cfg.DataDir, err)
 	}

@@ -114,7 +114,7 @@ func Default(dataDir string) Config {
 			Attempts:    5,
 		},
 		Work:  AllWork(),
-		Cache: Cache{Index: 256 * MiB, Data: 128 * MiB},
+		Cache: Cache{Index: 256 * MiB, Data: 256 * MiB},
 		Log:   Log{Level: "info"},
 	}
 }

@@ -44,7 +44,7 @@ func TestNothingConfiguredIsTheDocumentedDefault(t *testing.T) {
 		"sources.files.url": "sqlite://" + dir + "/files.db", "sources.files.roots": "",
 		"archive.min_age": "2160h", "archive.pack_size": "256MiB", "archive.max_wait": "24h",
 		"archive.delete_source": "false", "archive.delete_grace": "720h", "archive.attempts": "5",
-		"work": "mark,pack,keep", "cache.index": "256MiB", "cache.data": "128MiB", "log.level": "info",
+		"work": "mark,pack,keep", "cache.index": "256MiB", "cache.data": "256MiB", "log.level": "info",
 	}
 	got := map[string]string{}
 	for _, v := range c.Values() {
