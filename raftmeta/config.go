@@ -31,7 +31,7 @@ type Config struct {
 	Generation uint64 // 0: the cluster's own, 1 when it is formed
 	Join       bool   // an empty Dir waits to be added by a member instead of forming a cluster
 
-	Transport raft.Transport // nil: in memory, alone
+	Transport raft.Transport // nil: in memory, alone. Run closes it when it ends
 	Logger    *slog.Logger   // nil: silent
 
 	LeaseTTL time.Duration // a lease not renewed for that long expires; 0: 30 s

@@ -42,7 +42,7 @@ var (
 	// of desnode understands. The state machine stops there, and Run ends.
 	ErrUnknownCommand = errors.New("written by a newer version of desnode")
 	// ErrStorage: the Raft log could not be written or read.
-	ErrStorage = errors.New("Raft log storage")
+	ErrStorage = errors.New("storage of the Raft log")
 	// ErrClosed: Run has ended, or is about to.
 	ErrClosed = errors.New("raftmeta is closed")
 )

@@ -283,6 +283,25 @@ func (c *cluster) cut(i int) {
 	synctest.Wait()
 }
 
+// reopen ends a node and starts it again with a transport of its own that
+// reaches all others.
+func (c *cluster) reopen(i int) {
+	c.t.Helper()
+	if err := c.nodes[i].stop(); err != nil {
+		c.t.Fatal(err)
+	}
+	id := raft.ServerAddress(c.nodes[i].cfg.Node)
+	_, trans := raft.NewInmemTransportWithTimeout(id, time.Second)
+	for j, other := range c.trans {
+		if j != i {
+			trans.Connect(other.LocalAddr(), other)
+			other.Connect(id, trans)
+		}
+	}
+	c.trans[i], c.nodes[i].cfg.Transport = trans, trans
+	c.nodes[i].start()
+}
+
 // leaderAmong waits until one of the nodes leads and has settled in.
 func (c *cluster) leaderAmong(nodes ...*node) *node {
 	c.t.Helper()
@@ -385,6 +404,34 @@ func TestDeposedLeader(t *testing.T) {
 		wantErr(t, <-worked, ErrStale)
 		if !stopped.Before(fenced) {
 			t.Errorf("work stopped at %s, its lease was given away at %s", stopped, fenced)
+		}
+	})
+}
+
+// TestDeposedLeaderRejoins: what it alone had written is cut off its log, and
+// its log can be read afterwards.
+func TestDeposedLeaderRejoins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		old := c.nodes[0]
+		old.addPack("3a/8", packID(1))
+		c.cut(0)
+		if err := old.Set(t.Context(), "k", []byte("lost"), 0); err == nil {
+			t.Fatal("a setting was committed without a quorum")
+		}
+		next := c.leaderAmong(c.nodes[1:]...)
+		if err := next.Set(t.Context(), "k", []byte("kept"), 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time it reads the log that was cut the first time
+			c.reopen(0)
+			v := old.waitFor(func(v *View) bool { return v.Applied() >= next.View().Applied() })
+			if got, want := snapshotBytes(t, &v.state), snapshotBytes(t, &next.View().state); string(got) != string(want) {
+				t.Errorf("rejoined with\n%s\nnot\n%s", got, want)
+			}
+		}
+		if v, _, _ := old.View().Setting("k"); string(v) != "kept" {
+			t.Errorf("the setting is %q", v)
 		}
 	})
 }

@@ -295,7 +295,7 @@ func TestPanicHalts(t *testing.T) {
 	s.packs = s.packs.set(packKey(packID(1)), nil)
 	w.publish(s)
 	before := w.state()
-	if _, err := w.do(&ackPackCommand{Pack: packID(1)}); err == nil || err != told || w.state() != before {
+	if _, err := w.do(&ackPackCommand{Pack: packID(1)}); err == nil || !errors.Is(err, told) || w.state() != before {
 		t.Errorf("got %v, told %v", err, told)
 	}
 }

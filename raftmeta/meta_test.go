@@ -37,6 +37,61 @@ func TestRestartResumes(t *testing.T) {
 	}
 }
 
+// TestLifeOfAPack goes through the API as the parts of a node do.
+func TestLifeOfAPack(t *testing.T) {
+	ctx := t.Context()
+	n := startNode(t, testConfig(t))
+	var lost Upload
+	err := n.WithLease(ctx, Job{Kind: JobPack, Range: mustRange(t, "3a/8")}, func(ctx context.Context, l Lease) error {
+		lost = testUpload(l, packID(1))
+		return n.BeginUpload(ctx, lost)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !n.View().Garbage(lost) || len(n.View().Uploads()) != 1 {
+		t.Errorf("uploads: %+v", n.View().Uploads())
+	}
+	if err := n.ForgetUpload(ctx, lost.Key); err != nil {
+		t.Fatal(err)
+	}
+	p := n.addPack("3a/8", packID(2))
+	if p.AddIndex == 0 || p.AddIndex != p.ModIndex || !n.AppliedEverywhere(p.AddIndex) || n.AppliedEverywhere(p.AddIndex+100) {
+		t.Errorf("added as %+v", p)
+	}
+	wantErr(t, n.WithLease(ctx, Job{Kind: JobPack}, nil), ErrUnacknowledged)
+	err = n.WithLease(ctx, packsJob(JobAck, p.ID), func(ctx context.Context, _ Lease) error {
+		wantErr(t, n.AckPack(t.Context(), p.ID, nil), ErrClash) // another, outside the lease
+		return n.AckPack(ctx, p.ID, nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := p.Copies[0]
+	seen.VerifiedAt, seen.VerifiedBy = time.Now(), n.cfg.Node
+	if err := n.VerifyPack(ctx, p.ID, seen); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(n.RecordRebuild(ctx), n.RecordRebuild(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	v := n.View()
+	got := v.Overlapping(mustRange(t, "3/4"))
+	if len(got) != 1 || !got[0].Acknowledged || got[0].Copies[0].VerifiedBy != n.cfg.Node || !got[0].Copies[0].VerifiedAt.Equal(seen.VerifiedAt) {
+		t.Errorf("overlapping: %+v", got)
+	}
+	all := 0
+	for q := range v.Packs() {
+		if q != got[0] {
+			t.Errorf("the manifest has %+v", q)
+		}
+		all++
+	}
+	if all != 1 || !v.RebuildDone(1) || v.RebuildDone(2) || n.Leader() != n.cfg.Node {
+		t.Errorf("%d packs, leader %q", all, n.Leader())
+	}
+}
+
 func TestDirIsLocked(t *testing.T) {
 	cfg := testConfig(t)
 	first, err := Open(t.Context(), cfg)

@@ -55,7 +55,7 @@ func (o *ordinals) UnmarshalText(b []byte) error {
 		}
 		raw = raw[a+b:]
 		for n := range more + 1 {
-			out = append(out, uint32(next+gap+n)) //nolint:gosec // held against MaxUint32 above
+			out = append(out, uint32(next+gap+n))
 		}
 		next += gap + more + 1
 	}
