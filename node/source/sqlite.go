@@ -112,7 +112,7 @@ func dsn(path string, busy time.Duration, lock, pragma string) string {
 }
 
 // networkFS lists the magic numbers of statfs(2) that mean a network.
-var networkFS = map[int64]string{ //nolint:gochecknoglobals // a constant table
+var networkFS = map[uint32]string{ //nolint:gochecknoglobals // a constant table
 	unix.NFS_SUPER_MAGIC:   "NFS",
 	unix.SMB_SUPER_MAGIC:   "SMB",
 	unix.CIFS_SUPER_MAGIC:  "CIFS",
@@ -133,7 +133,11 @@ func checkLocal(dir string) error {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
 	// The field's width differs between platforms; the numbers have 32 bits.
-	if kind, found := networkFS[int64(uint32(st.Type))]; found { //nolint:gosec,unconvert // as said
+	return checkKind(uint32(st.Type)) //nolint:gosec // as said
+}
+
+func checkKind(magic uint32) error {
+	if kind, found := networkFS[magic]; found {
 		return fmt.Errorf("%w (%s): put it on a local disk, or use Postgres", ErrNetworkFS, kind)
 	}
 	return nil

@@ -17,7 +17,7 @@ func (s *SQLite) Deletable(ctx context.Context, pack desformat.PackID, packedBef
 	if err != nil {
 		return nil, s.wrap("deletable", err)
 	}
-	return s.queryRows(ctx, "deletable", s.stmts.deletable, packBytes(pack), packedBefore.UnixNano(), id, min(limit, MaxBatch))
+	return s.queryRows(ctx, "deletable", s.stmts.deletable, packBytes(pack), nanos(packedBefore), id, min(limit, MaxBatch))
 }
 
 // Claim sets des_claim on a PACKED row. A claim as last seen is replaced: its
@@ -53,7 +53,7 @@ func (s *SQLite) Unclaim(ctx context.Context, row Row, claim, code, text string,
 		if code != "" {
 			why = failure(code, text)
 		}
-		_, err := changed(tx.Stmt(s.stmts.unclaim), seenArgs(&row, packBytes(row.Pack), claim, why, at.UnixNano()))
+		_, err := changed(tx.Stmt(s.stmts.unclaim), seenArgs(&row, packBytes(row.Pack), claim, why, nanos(at)))
 		return err
 	})
 }
@@ -65,7 +65,7 @@ func (s *SQLite) Deleted(ctx context.Context, row Row, claim string, at time.Tim
 		return false, s.wrap("deleted", err)
 	}
 	err = s.update(ctx, "deleted", func(tx *sql.Tx) (err error) {
-		ok, err = changed(tx.Stmt(s.stmts.deleted), seenArgs(&row, packBytes(row.Pack), claim, at.UnixNano()))
+		ok, err = changed(tx.Stmt(s.stmts.deleted), seenArgs(&row, packBytes(row.Pack), claim, nanos(at)))
 		if ok || err != nil {
 			return err
 		}

@@ -15,7 +15,7 @@ func (s *SQLite) Eligible(ctx context.Context, before time.Time, after string, l
 	if err != nil {
 		return nil, s.wrap("eligible", err)
 	}
-	return s.queryRows(ctx, "eligible", s.stmts.eligible, before.UnixNano(), id, min(limit, MaxBatch))
+	return s.queryRows(ctx, "eligible", s.stmts.eligible, nanos(before), id, min(limit, MaxBatch))
 }
 
 // Mark moves rows from ACTIVE to MARKED. A row whose DesName is another row's
@@ -27,7 +27,7 @@ func (s *SQLite) Mark(ctx context.Context, rows []Row, m Marking) ([]bool, error
 	moved := make([]bool, len(rows))
 	err := s.update(ctx, "mark", func(tx *sql.Tx) error {
 		mark := tx.Stmt(s.stmts.mark)
-		at, cluster := m.At.UnixNano(), m.Cluster[:]
+		at, cluster := nanos(m.At), m.Cluster[:]
 		args := make([]any, 11)
 		for i := range rows {
 			if err := ctx.Err(); err != nil {
@@ -39,7 +39,7 @@ func (s *SQLite) Mark(ctx context.Context, rows []Row, m Marking) ([]bool, error
 			}
 			hash := desformat.HashName(row.DesName)
 			id, _ := idNumber(row.ID)
-			args = append(args[:0], id, row.Name, string(Active), int64(row.Version), row.Size, row.ModTime.UnixNano(),
+			args = append(args[:0], id, row.Name, string(Active), int64(row.Version), row.Size, nanos(row.ModTime),
 				row.DesName, int64(hash.Top32()), int64(hash.Shard(m.ShardBits)), cluster, at)
 			ok, err := changed(mark, args)
 			if taken(err) {
@@ -60,7 +60,7 @@ func (s *SQLite) Mark(ctx context.Context, rows []Row, m Marking) ([]bool, error
 
 func (s *SQLite) markDuplicate(tx *sql.Tx, row *Row, at time.Time) error {
 	text := failure(CodeDuplicateName, fmt.Sprintf("another row is served as %q", row.DesName))
-	_, err := changed(tx.Stmt(s.stmts.markDuplicate), seenArgs(row, text, at.UnixNano()))
+	_, err := changed(tx.Stmt(s.stmts.markDuplicate), seenArgs(row, text, nanos(at)))
 	return err
 }
 
@@ -70,7 +70,7 @@ func (s *SQLite) Refuse(ctx context.Context, row Row, code, text string, at time
 		return s.wrap("refuse", fmt.Errorf("row %s is %s", row.ID, row.State))
 	}
 	return s.update(ctx, "refuse", func(tx *sql.Tx) error {
-		_, err := changed(tx.Stmt(s.stmts.refuse), seenArgs(&row, failure(code, text), at.UnixNano()))
+		_, err := changed(tx.Stmt(s.stmts.refuse), seenArgs(&row, failure(code, text), nanos(at)))
 		return err
 	})
 }

@@ -28,7 +28,7 @@ func (s *SQLite) EligibleTally(ctx context.Context, before time.Time) (eligible,
 		} else {
 			young = t
 		}
-	}, before.UnixNano())
+	}, nanos(before))
 	return eligible, young, err
 }
 
@@ -71,13 +71,13 @@ const retrySQL = `UPDATE files SET archive_attempts = 0, archive_error = NULL, l
 func (s *SQLite) Retry(ctx context.Context, names []string, at time.Time) (total int64, err error) {
 	err = s.update(ctx, "retry", func(tx *sql.Tx) error {
 		if len(names) == 0 {
-			return addAffected(tx, &total, retrySQL, at.UnixNano())
+			return addAffected(tx, &total, retrySQL, nanos(at))
 		}
 		for chunk := range slices.Chunk(names, MaxBatch) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			args := []any{at.UnixNano()}
+			args := []any{nanos(at)}
 			for range 2 {
 				for _, name := range chunk {
 					args = append(args, name)

@@ -22,7 +22,7 @@ func (s *SQLite) Backlog(ctx context.Context, bits uint8, d Due) (buckets []Buck
 	if rowCap <= 0 {
 		rowCap = math.MaxInt64
 	}
-	rows, err := s.stmts.backlog.QueryContext(ctx, d.Now.UnixNano(), int64(d.Backoff), desformat.MaxRangeBits-int(bits), rowCap)
+	rows, err := s.stmts.backlog.QueryContext(ctx, nanos(d.Now), int64(d.Backoff), desformat.MaxRangeBits-int(bits), rowCap)
 	if err != nil {
 		return nil, s.wrap("backlog", err)
 	}
@@ -51,7 +51,7 @@ func (s *SQLite) Marked(ctx context.Context, r desformat.Range, after After, d D
 		return nil, s.wrap("marked", err)
 	}
 	first := max(int64(r.First()), after.Hash)
-	return s.queryRows(ctx, "marked", s.stmts.marked, d.Now.UnixNano(), int64(d.Backoff),
+	return s.queryRows(ctx, "marked", s.stmts.marked, nanos(d.Now), int64(d.Backoff),
 		first, int64(r.Last()), after.Hash, id, min(limit, MaxBatch))
 }
 
@@ -61,7 +61,7 @@ func (s *SQLite) Attempt(ctx context.Context, row Row, code, text string, limit 
 		return false, s.wrap("attempt", fmt.Errorf("row %s is %s", row.ID, row.State))
 	}
 	err = s.update(ctx, "attempt", func(tx *sql.Tx) error {
-		ok, err := changed(tx.Stmt(s.stmts.attempt), seenArgs(&row, at.UnixNano(), failure(code, text), limit, row.Attempts))
+		ok, err := changed(tx.Stmt(s.stmts.attempt), seenArgs(&row, nanos(at), failure(code, text), limit, row.Attempts))
 		if err != nil {
 			return err
 		}
@@ -97,7 +97,7 @@ func (s *SQLite) Acknowledge(ctx context.Context, acks []Ack, at time.Time) ([]A
 	err := s.update(ctx, "acknowledge", func(tx *sql.Tx) error {
 		a := acknowledging{
 			change: tx.Stmt(s.stmts.acknowledge), find: tx.Stmt(s.stmts.ackFind), refuse: tx.Stmt(s.stmts.ackRefused),
-			at: at.UnixNano(), args: make([]any, 0, 9),
+			at: nanos(at), args: make([]any, 0, 9),
 		}
 		for _, i := range order {
 			if err := ctx.Err(); err != nil {
@@ -124,7 +124,7 @@ type acknowledging struct {
 }
 
 func (a *acknowledging) one(id int64, ack *Ack) (AckResult, error) {
-	a.args = append(a.args[:0], id, ack.Name, string(Marked), int64(ack.Version), ack.Size, ack.ModTime.UnixNano())
+	a.args = append(a.args[:0], id, ack.Name, string(Marked), int64(ack.Version), ack.Size, nanos(ack.ModTime))
 	seen := len(a.args)
 	ok, err := changed(a.change, append(a.args, packBytes(ack.Pack), ack.SHA256[:], a.at))
 	if refused(err) {

@@ -51,7 +51,7 @@ func (r *registering) insert(stmt *sql.Stmt, files []File) (int64, error) {
 	r.args = r.args[:0]
 	for i := range files {
 		f := &files[i]
-		r.args = append(r.args, f.Name, f.Path, f.Size, f.ModTime.UnixNano(), nullText(f.FileID))
+		r.args = append(r.args, f.Name, f.Path, f.Size, nanos(f.ModTime), nullText(f.FileID))
 	}
 	result, err := r.tx.Stmt(stmt).Exec(r.args...)
 	if err != nil {
@@ -97,8 +97,8 @@ func (r *registering) one(f *File, last int64) (Registered, error) {
 	if err != nil {
 		return 0, err
 	}
-	if size != f.Size || modified != f.ModTime.UnixNano() {
-		_, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{id, f.Size, f.ModTime.UnixNano(), nullText(f.FileID)})
+	if size != f.Size || modified != nanos(f.ModTime) {
+		_, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{id, f.Size, nanos(f.ModTime), nullText(f.FileID)})
 		return RegisteredChanged, err
 	}
 	if id > last {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -117,12 +118,17 @@ const asSeen = `id = ?1 AND name = ?2 AND status = ?3 AND archive_version = ?4 A
 
 func seenArgs(r *Row, more ...any) []any {
 	id, _ := idNumber(r.ID) // 0 is no row's
-	return append([]any{id, r.Name, string(r.State), int64(r.Version), r.Size, r.ModTime.UnixNano()}, more...)
+	return append([]any{id, r.Name, string(r.State), int64(r.Version), r.Size, nanos(r.ModTime)}, more...)
 }
 
-func nullTime(t time.Time) any {
-	if t.IsZero() {
-		return nil
+// nanos is how times are kept. Those that 64 bits can't hold, before 1678 and
+// after 2261, become the first and the last that they can.
+func nanos(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
 	}
 	return t.UnixNano()
 }

@@ -39,7 +39,8 @@ type MarkerRows interface {
 	Eligible(ctx context.Context, before time.Time, after string, limit int) ([]Row, error)
 	// Mark moves rows from ACTIVE to MARKED, archive_version one higher, with
 	// the rows' DesName and the hash and shard that follow from it. It reports
-	// for each row whether it still was as last seen, and so was moved.
+	// for each row whether it still was as last seen, and so was moved. A row
+	// whose DesName another row has is not: it becomes FAILED, duplicate-name.
 	Mark(ctx context.Context, rows []Row, m Marking) ([]bool, error)
 	// Refuse moves one ACTIVE or MARKED row to FAILED at once: it can never be
 	// archived as it is.
@@ -119,17 +120,19 @@ type DeleterRows interface {
 	// before `packedBefore`, without an archive_error, in the driver's order
 	// behind the id after; rows that an earlier deletion claimed included.
 	Deletable(ctx context.Context, pack desformat.PackID, packedBefore time.Time, after string, limit int) ([]Row, error)
-	// Claim sets des_claim on a row that still is PACKED as last seen,
-	// des_pack included; false: it is not.
+	// Claim sets des_claim on a row that still is PACKED as last seen, des_pack
+	// and des_claim included (an earlier deletion's claim is replaced); false: it
+	// is not.
 	Claim(ctx context.Context, row Row, claim string) (bool, error)
 	// Unclaim clears des_claim on a row that claim holds; a non-empty code is
 	// written to archive_error and keeps the row from Deletable until retried.
 	Unclaim(ctx context.Context, row Row, claim, code, text string, at time.Time) error
-	// Deleted moves a row that claim holds to DELETED_SOURCE.
+	// Deleted moves a row that claim holds to DELETED_SOURCE, and reports whether
+	// it is there now.
 	Deleted(ctx context.Context, row Row, claim string, at time.Time) (bool, error)
 	// Sharing counts rows other than row (of this source; every row when
 	// row.Source is another) that reach the same file: the same FileID, or one
-	// of paths.
+	// of paths. DELETED_SOURCE rows reach none.
 	Sharing(ctx context.Context, row Row, fileID string, paths []string) (int, error)
 }
 

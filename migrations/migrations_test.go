@@ -1,0 +1,88 @@
+package migrations_test
+
+import (
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+	_ "modernc.org/sqlite" // the driver
+
+	"github.com/datavision/desnode/migrations"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func open(t *testing.T, path string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+func TestSQLite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "files.db")
+	first := open(t, path)
+	want, err := migrations.SQLite(t.Context(), first)
+	if err != nil || want < 1 {
+		t.Fatalf("%d steps, %v", want, err)
+	}
+	if _, err := first.ExecContext(t.Context(), "INSERT INTO files (name, path, size, modified_at) VALUES ('a', '/a', 1, 1)"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if got, err := migrations.SQLite(t.Context(), open(t, path)); err != nil || got != want {
+			t.Errorf("again: %d steps, %v; want %d", got, err, want)
+		}
+	}
+	var n int
+	if err := first.QueryRowContext(t.Context(), "SELECT count(*) FROM files").Scan(&n); err != nil || n != 1 {
+		t.Errorf("%d rows, %v; want the one there was", n, err)
+	}
+}
+
+func TestSQLiteAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "files.db")
+	open(t, path)
+	var wg sync.WaitGroup
+	for range 8 {
+		db := open(t, path)
+		wg.Go(func() {
+			if _, err := migrations.SQLite(t.Context(), db); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestSQLiteRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name, before string
+		want         error
+	}{
+		{"another's tables", "CREATE TABLE files (x)", migrations.ErrForeign},
+		{"another's file", "PRAGMA application_id = 1", migrations.ErrForeign},
+		{"another's version", "PRAGMA user_version = 1", migrations.ErrForeign},
+		{"a newer schema", "PRAGMA application_id = 0x4445536e; PRAGMA user_version = 1000", migrations.ErrNewer},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := open(t, filepath.Join(t.TempDir(), "files.db"))
+			if _, err := db.ExecContext(t.Context(), c.before); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := migrations.SQLite(t.Context(), db); !errors.Is(err, c.want) {
+				t.Errorf("%v, want %v", err, c.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,148 @@
+package sourcetest
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/datavision/desnode/node/source"
+)
+
+func deletable(t *testing.T, tb *table) {
+	rows := tb.packed(t, packOne, numbered(12)...)
+	tb.packed(t, packTwo, "elsewhere")
+	tb.deleted(t, rows[0])
+	tb.Edit(t, rows[1].ID, "packed_at", packedAt.Add(time.Minute))
+	tb.Edit(t, rows[2].ID, "archive_error", source.CodeDiffers)
+	if ok, err := tb.Claim(t.Context(), rows[3], claim); err != nil || !ok {
+		t.Fatalf("claim: %v, %v", ok, err)
+	}
+	var seen []string
+	for after := ""; ; {
+		page, err := tb.Deletable(t.Context(), packOne, packedAt.Add(time.Second), after, 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		for _, r := range page {
+			tb.want(t, "a row as listed", r)
+		}
+		seen = append(seen, names(page)...)
+		after = page[len(page)-1].ID
+	}
+	slices.Sort(seen)
+	if want := numbered(12)[3:]; !slices.Equal(seen, want) {
+		t.Errorf("deletable: %q, want %q", seen, want)
+	}
+	got, err := tb.Deletable(t.Context(), packOne, packedAt, "", 100)
+	wantNames(t, "deletable before any was packed", got, err)
+}
+
+func deletion(t *testing.T, tb *table) {
+	row := tb.packed(t, packOne, "a")[0]
+	claimed := row
+	claimed.Claim = claim
+	for range 2 {
+		if ok, err := tb.Claim(t.Context(), row, claim); err != nil || !ok {
+			t.Errorf("claim: %v, %v", ok, err)
+		}
+		tb.want(t, "the claimed row", claimed)
+	}
+	if ok, err := tb.Claim(t.Context(), row, "2-1"); err != nil || ok {
+		t.Errorf("a claim of what another claimed since: %v, %v", ok, err)
+	}
+	if ok, err := tb.Deleted(t.Context(), claimed, "2-1", packedAt); err != nil || ok {
+		t.Errorf("deleted by one who has no claim: %v, %v", ok, err)
+	}
+	tb.want(t, "the claimed row", claimed)
+
+	for range 2 {
+		if err := tb.Unclaim(t.Context(), claimed, claim, "", "", packedAt); err != nil {
+			t.Error(err)
+		}
+		tb.want(t, "the row let go", row)
+	}
+	if ok, err := tb.Claim(t.Context(), row, claim); err != nil || !ok {
+		t.Fatalf("claim: %v, %v", ok, err)
+	}
+	gone := claimed
+	gone.State = source.DeletedSource
+	for range 2 {
+		if ok, err := tb.Deleted(t.Context(), claimed, claim, packedAt); err != nil || !ok {
+			t.Errorf("deleted: %v, %v", ok, err)
+		}
+		tb.want(t, "the deleted row", gone)
+	}
+
+	row = tb.packed(t, packOne, "b")[0]
+	if ok, err := tb.Claim(t.Context(), row, claim); err != nil || !ok {
+		t.Fatalf("claim: %v, %v", ok, err)
+	}
+	claimed = tb.byID(t, row.ID)
+	row.ErrorCode, row.ErrorText, row.LastAttempt = source.CodeShared, "two rows", packedAt
+	for range 2 {
+		if err := tb.Unclaim(t.Context(), claimed, claim, source.CodeShared, "two rows", packedAt); err != nil {
+			t.Error(err)
+		}
+		tb.want(t, "the row let go for a reason", row)
+	}
+	if _, err := tb.Claim(t.Context(), row, ""); err == nil {
+		t.Error("an empty claim was taken")
+	}
+}
+
+// takeOver: a deletion that was cut leaves its claim; the next one replaces it,
+// and the first can do nothing more.
+func takeOver(t *testing.T, tb *table) {
+	row := tb.packed(t, packOne, "a")[0]
+	if ok, err := tb.Claim(t.Context(), row, "1-1"); err != nil || !ok {
+		t.Fatalf("claim: %v, %v", ok, err)
+	}
+	first := tb.byID(t, row.ID)
+	if ok, err := tb.Claim(t.Context(), first, "1-2"); err != nil || !ok {
+		t.Fatalf("claim over: %v, %v", ok, err)
+	}
+	second := tb.byID(t, row.ID)
+	if ok, err := tb.Deleted(t.Context(), first, "1-1", packedAt); err != nil || ok {
+		t.Errorf("deleted by the first: %v, %v", ok, err)
+	}
+	if err := tb.Unclaim(t.Context(), first, "1-1", source.CodeDiffers, "", packedAt); err != nil {
+		t.Error(err)
+	}
+	tb.want(t, "the row", second)
+}
+
+func sharing(t *testing.T, tb *table) {
+	rows := tb.packed(t, packOne, "a", "b", "c")
+	tb.Edit(t, rows[1].ID, "file_id", rows[0].FileID)
+	gone := tb.packed(t, packOne, "gone")[0]
+	tb.Edit(t, gone.ID, "file_id", rows[2].FileID)
+	tb.deleted(t, tb.byID(t, gone.ID))
+	a, c := rows[0], rows[2]
+	foreign := a
+	foreign.Source = "other"
+	for _, k := range []struct {
+		name   string
+		row    source.Row
+		fileID string
+		paths  []string
+		want   int
+	}{
+		{"its own", c, c.FileID, []string{c.Path}, 0},
+		{"the same inode", a, a.FileID, []string{a.Path}, 1},
+		{"the same path", a, "", []string{"/root/c"}, 1},
+		{"one of several paths", a, "", []string{"/no", "/root/c", "/root/a"}, 1},
+		{"a row counts once", a, a.FileID, []string{"/root/b"}, 1},
+		{"both", a, a.FileID, []string{"/root/c"}, 2},
+		{"the deleted reach nothing", c, c.FileID, []string{gone.Path}, 0},
+		{"another source's row has no row here", foreign, a.FileID, nil, 2},
+		{"another source's path", foreign, "", []string{a.Path}, 1},
+		{"nothing known", a, "", nil, 0},
+	} {
+		if got, err := tb.Sharing(t.Context(), k.row, k.fileID, k.paths); err != nil || got != k.want {
+			t.Errorf("%s: %d rows, %v; want %d", k.name, got, err, k.want)
+		}
+	}
+}
