@@ -1,0 +1,54 @@
+package source_test
+
+import (
+	"io"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/datavision/desnode/node/source"
+)
+
+// goSource is a folder of files that nobody here wrote.
+func goSource() string {
+	return filepath.Join(runtime.GOROOT(), "src") //nolint:staticcheck // the toolchain that runs the benchmark
+}
+
+func BenchmarkWalk(b *testing.B) {
+	files := 0
+	for b.Loop() {
+		files = 0
+		err := source.Walk(b.Context(), goSource(), func(source.File) error { files++; return nil }, func(string, string) {})
+		if err != nil || files == 0 {
+			b.Fatal(files, err)
+		}
+	}
+	b.ReportMetric(float64(files*b.N)/b.Elapsed().Seconds(), "files/s")
+}
+
+func BenchmarkOpenAndRead(b *testing.B) {
+	var paths []string
+	err := source.Walk(b.Context(), goSource(), func(f source.File) error { paths = append(paths, f.Path); return nil }, func(string, string) {})
+	if err != nil {
+		b.Fatal(err)
+	}
+	originals := source.NewFolders(func() []string { return []string{goSource()} })
+	buf := make([]byte, 1<<20)
+	var size int64
+	for i := 0; b.Loop(); i++ {
+		o, err := originals.Open(b.Context(), paths[i%len(paths)])
+		if err != nil {
+			b.Fatal(err)
+		}
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, o, buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		size += n
+		if err := o.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "files/s")
+	b.ReportMetric(float64(size)/1e6/b.Elapsed().Seconds(), "MB/s")
+}
