@@ -1,0 +1,25 @@
+// Package retriever answers reads: it finds the live record of a name in the
+// manifest's packs, brings it from the store, verifies it and hands it out. A
+// file that is not packed yet comes from its source.
+//
+// The order of a read (DESIGN.md §5): packs whose range holds the name's hash,
+// newest first → each one's index (memory, else one request) → the record
+// (memory, else one request) → header, name and hash checked. Requests to the
+// store for a read that one pack covers: 2 cold, 1 with the index in memory,
+// 0 with the record in memory. Any number of concurrent misses for one index or
+// one record make one request.
+//
+// Invariants:
+//   - Versions of a name are ordered by seq and by nothing else; the walk over
+//     packs stops only when no remaining pack can hold a newer one.
+//   - ErrNotFound and ErrGone are returned only after the manifest has been
+//     confirmed, and ErrNotFound only after every source said so as well. An
+//     error of the store or of a source is ErrUnavailable.
+//   - A hit asks neither for confirmation nor a source.
+//   - Content up to 1 MiB is verified as a whole before it is handed out, more
+//     of it piece by piece while it is read: no unverified byte leaves.
+//   - Both caches keep to their caps after every insertion. Packs never change,
+//     so what is cached needs no expiry; it goes when its pack leaves the view.
+//
+// Not for: HTTP (api), placement among nodes, repairing what is corrupt.
+package retriever

@@ -1,0 +1,80 @@
+package retriever
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// Errors of this package, returned wrapped. Names are also refused with
+// desformat.ErrInvalidName, and corrupt bytes with *CorruptError.
+var (
+	// ErrNotFound: the confirmed manifest has no record of the name and no
+	// source has a row for it.
+	ErrNotFound = errors.New("no such file")
+	// ErrGone: the newest record of the name is a tombstone; confirmed.
+	ErrGone = errors.New("file was removed")
+	// ErrUnavailable: the store or a source failed, or has lost what it should
+	// have. It says nothing about the name.
+	ErrUnavailable = errors.New("unavailable")
+	// ErrUnconfirmed: nothing was found, and without a quorum nobody can say
+	// that there is nothing.
+	ErrUnconfirmed = errors.New("absence not confirmed by a quorum")
+	// ErrBusy: the client asked for too many names that do not exist.
+	ErrBusy = errors.New("too many requests for names that do not exist")
+	// ErrUnknownSource: no source has that name.
+	ErrUnknownSource = errors.New("no such source")
+	// ErrAmbiguous: several sources have a row with that id; name one.
+	ErrAmbiguous = errors.New("several sources have that id")
+)
+
+// errMissing: the store says that a pack of the manifest is not there.
+var errMissing = errors.New("object of a pack is missing")
+
+// CorruptError says that stored bytes contradict their checksums or
+// themselves. It matches desformat.ErrCorrupt.
+type CorruptError struct {
+	Pack   desformat.PackID
+	Offset int64 // bytes from the start of the pack: of the damage where known, else of the part that holds it
+	Err    error
+}
+
+// Error names the pack and the offset.
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("pack %s at offset %d: %v", e.Pack, e.Offset, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *CorruptError) Unwrap() error { return e.Err }
+
+// Is reports that it is ErrCorrupt, whatever the cause was.
+func (e *CorruptError) Is(target error) bool { return target == desformat.ErrCorrupt }
+
+// classify turns an error met while reading p at off into one of the errors
+// above. Errors of the caller's own context stay as they are.
+func (r *Retriever) classify(ctx context.Context, p *raftmeta.Pack, off int64, err error) error {
+	if err == nil {
+		return nil
+	}
+	var corrupt *CorruptError
+	switch {
+	case errors.As(err, &corrupt), errors.Is(err, errMissing), errors.Is(err, ErrUnavailable):
+		return err // classified where it happened
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("pack %s: %w: %w", p.ID, errMissing, err)
+	case errors.Is(err, desformat.ErrCorrupt), errors.Is(err, desformat.ErrNotPack), errors.Is(err, desformat.ErrVersion):
+		var at *desformat.CorruptError
+		if errors.As(err, &at) && at.Offset > off {
+			off = at.Offset
+		}
+		r.metrics.corrupt.Inc()
+		return &CorruptError{Pack: p.ID, Offset: off, Err: err}
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return fmt.Errorf("pack %s: %w: %w", p.ID, ErrUnavailable, err)
+}

@@ -1,0 +1,80 @@
+package retriever
+
+import (
+	"context"
+	"errors"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// Found is a live record, as its header describes it.
+type Found struct {
+	Pack    desformat.PackID
+	Ordinal uint32
+	Header  *desformat.Header
+}
+
+// Find returns the live record of a name without reading its content and
+// without caching it, for those who decide about many names. ErrNotFound when
+// there is none, or a tombstone; any other error says nothing about the name.
+// It looks in this node's newest view as it is: who must not miss a commit made
+// elsewhere confirms the manifest first.
+func (r *Retriever) Find(ctx context.Context, name string) (*Found, error) {
+	if err := desformat.CheckName(name); err != nil {
+		return nil, err
+	}
+	f, _, err := r.locate(ctx, &lookup{name: name, hash: desformat.HashName(name), want: WantHeader})
+	if err != nil {
+		return nil, err
+	}
+	if f.rec == nil || f.rec.Header.Type != desformat.TypeFile {
+		return nil, ErrNotFound
+	}
+	return &Found{Pack: f.rec.Pack, Ordinal: f.rec.Location.Ordinal, Header: f.rec.Header}, nil
+}
+
+// Place is where a name is served from.
+type Place struct {
+	Hash   desformat.NameHash
+	Shard  uint32
+	Record *Record        // nil: not packed yet
+	Pack   *raftmeta.Pack // of the record
+	Row    *source.Row    // nil: no source has one, or none answered
+}
+
+// Locate tells where a name is served from, and what its source says of it if
+// that answers. Errors as Open's.
+func (r *Retriever) Locate(ctx context.Context, name string) (*Place, error) {
+	if err := desformat.CheckName(name); err != nil {
+		return nil, err
+	}
+	l := lookup{name: name, hash: desformat.HashName(name), want: WantHeader, keep: true}
+	f, v, err := r.locate(ctx, &l)
+	if err != nil {
+		return nil, err
+	}
+	if f.rec == nil || f.rec.Header.Type != desformat.TypeFile {
+		if v, err = r.confirm(ctx); err != nil {
+			return nil, err
+		}
+		if f, err = r.walk(ctx, v, &l); err != nil {
+			return nil, r.missing(err)
+		}
+	}
+	place := &Place{Hash: l.hash, Shard: l.hash.Shard(v.ShardBits())}
+	row, _, rowErr := r.rowByName(ctx, name)
+	if rowErr == nil {
+		place.Row = &row
+	}
+	switch {
+	case f.rec != nil && f.rec.Header.Type == desformat.TypeTombstone:
+		return nil, ErrGone
+	case f.rec != nil:
+		place.Record, place.Pack = f.rec, f.pack
+	case errors.Is(rowErr, ErrNotFound), rowErr != nil:
+		return nil, rowErr
+	}
+	return place, nil
+}
