@@ -40,8 +40,18 @@ func (n *Node) Import(ctx context.Context, req api.ImportRequest, send func(api.
 		return err
 	}
 	im := importer{rows: src.Rows, send: send, now: time.Now, prefix: req.Prefix}
-	if err := source.Walk(ctx, dir, func(f source.File) error { return im.add(ctx, f) }, im.skip); err != nil {
+	listed := newListing(req.Files)
+	found := func(f source.File) error {
+		if !listed.takes(f.Name) {
+			return nil
+		}
+		return im.add(ctx, f)
+	}
+	if err := source.Walk(ctx, dir, found, im.skip); err != nil {
 		return fmt.Errorf("import %s: %w", dir, err)
+	}
+	for _, name := range listed.missing() {
+		im.event.Refused = append(im.event.Refused, api.Refusal{Name: printable(name), Reason: "listed, but no regular file below the folder"})
 	}
 	if err := im.flush(ctx); err != nil {
 		return fmt.Errorf("import %s: %w", dir, err)

@@ -26,6 +26,9 @@ type demoFile struct {
 func listFiles(dir string) ([]demoFile, error) {
 	var files []demoFile
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil // the import passes over such folders too
+		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}

@@ -35,7 +35,6 @@ func (a *app) status() *cobra.Command {
 }
 
 func writeStatus(w io.Writer, s api.Status) error {
-	t := newTable(w)
 	ready := "ready"
 	if !s.Ready {
 		ready = "not ready"
@@ -44,37 +43,38 @@ func writeStatus(w io.Writer, s api.Status) error {
 	if leader == "" {
 		leader = "none known"
 	}
-	t.row("node", s.Node, printable(s.Version)+", "+ready+", up "+formatSpan(time.Duration(s.Uptime*float64(time.Second))))
-	t.row("cluster", s.Cluster, fmt.Sprintf("generation %d, leader %s", s.Generation, leader))
+	p, c := s.Packs, s.Cache
+	t := newTable(w)
+	t.row("node", fmt.Sprintf("%s, %s, %s, up %s", s.Node, printable(s.Version), ready, formatSpan(time.Duration(s.Uptime*float64(time.Second)))))
+	t.row("cluster", fmt.Sprintf("%s, generation %d, leader %s", s.Cluster, s.Generation, leader))
 	t.row("store", printable(s.Store))
 	t.row("work", strings.Join(s.Work, ", "))
-	t.row("packs", formatCount(s.Packs.Count), fmt.Sprintf("%s, %s of %s dead, index %s",
-		formatBytes(s.Packs.Bytes), formatCount(s.Packs.Dead), count(s.Packs.Records, "record"), formatBytes(s.Packs.IndexBytes)))
-	t.row("", "", fmt.Sprintf("%d not acknowledged, %d not verified, %d damaged, %d uploads pending, %d leases",
-		s.Packs.Unacknowledged, s.Packs.Unverified, s.Packs.Damaged, len(s.Uploads), s.Leases))
-	t.row("index cache", fmt.Sprintf("%s of %s", formatBytes(s.Cache.IndexBytes), formatBytes(s.Cache.IndexCap)), hits(s.Cache.IndexHits, s.Cache.IndexMisses))
-	t.row("data cache", fmt.Sprintf("%s of %s", formatBytes(s.Cache.DataBytes), formatBytes(s.Cache.DataCap)), hits(s.Cache.DataHits, s.Cache.DataMisses))
+	t.row("packs", fmt.Sprintf("%s, %s, %s (%s dead), index %s",
+		formatCount(p.Count), formatBytes(p.Bytes), count(p.Records, "record"), formatCount(p.Dead), formatBytes(p.IndexBytes)))
+	t.row("", fmt.Sprintf("%d not acknowledged, %d not verified, %d damaged; %d uploads pending, %d leases",
+		p.Unacknowledged, p.Unverified, p.Damaged, len(s.Uploads), s.Leases))
+	t.row("index cache", cache(c.IndexBytes, c.IndexCap, c.IndexHits, c.IndexMisses))
+	t.row("data cache", cache(c.DataBytes, c.DataCap, c.DataHits, c.DataMisses))
 	for _, src := range s.Sources {
 		name := "source " + printable(src.Name)
 		if src.Error != "" {
-			t.row(name, "does not answer", printable(src.Error))
-			continue
+			t.row(name, "does not answer: "+printable(src.Error))
 		}
 		for _, state := range slices.Sorted(maps.Keys(src.States)) {
 			y := src.States[state]
-			t.row(name, printable(state), fmt.Sprintf("%s, %s", count(y.Rows, "file"), formatBytes(y.Bytes)))
+			t.row(name, fmt.Sprintf("%s: %s, %s", printable(state), count(y.Rows, "file"), formatBytes(y.Bytes)))
 		}
 	}
 	for _, p := range s.Pauses {
-		reason := printable(p.Reason)
+		until := ""
 		if !p.Until.IsZero() {
-			reason += ", until " + formatTime(p.Until)
+			until = ", until " + formatTime(p.Until)
 		}
-		t.row("stands still", printable(p.Work), reason)
+		t.row("stands still", printable(p.Work)+": "+printable(p.Reason)+until)
 	}
 	return t.flush()
 }
 
-func hits(hit, miss int64) string {
-	return fmt.Sprintf("%s, %s", count(hit, "hit"), strings.Replace(count(miss, "miss"), "misss", "misses", 1))
+func cache(bytes, limit, hits, misses int64) string {
+	return fmt.Sprintf("%s of %s, hits %s, misses %s", formatBytes(bytes), formatBytes(limit), formatCount(hits), formatCount(misses))
 }

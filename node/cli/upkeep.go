@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -61,6 +62,11 @@ func (a *app) verify() *cobra.Command {
 			}
 			if err := a.print(result, func(w io.Writer) error { return writeVerify(w, result) }); err != nil {
 				return err
+			}
+			for _, id := range req.Packs {
+				if !slices.ContainsFunc(result.Packs, func(e api.VerifyEvent) bool { return e.Pack == id }) {
+					return fmt.Errorf("%w: the manifest has no pack %s", errNotFound, id)
+				}
 			}
 			if !result.OK {
 				return fmt.Errorf("%w: %s damaged", errFailed, count(int64(result.Damaged), "pack"))
