@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"hash"
 	"io"
 )
@@ -88,7 +89,7 @@ func joinChunks(h *Header, payload []byte) ([]byte, error) {
 	r := newChunkReader(bytes.NewReader(payload), h, h.HeaderLen, 0, last)
 	for {
 		b, err := r.chunk()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return content, nil
 		}
 		if err != nil {

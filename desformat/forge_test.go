@@ -14,11 +14,10 @@ import (
 // parts is a pack taken apart, to be put together wrongly with checksums that
 // are right: what no Writer makes, and a reader must notice all the same.
 type parts struct {
-	records  []byte
-	catalog  []byte
-	index    []byte
-	replaces []byte
-	footer   Footer
+	records []byte
+	catalog []byte
+	index   []byte
+	footer  Footer
 }
 
 func takeApart(b []byte, f Footer) parts {
@@ -117,6 +116,130 @@ func TestVerifyNoticesContradictions(t *testing.T) {
 	p := takeApart(raw, footer)
 	if !bytes.Equal(p.assemble(), raw) {
 		t.Error("assemble changes what nobody forged")
+	}
+}
+
+// TestIndexAndCatalogBelongToTheirPack: each read on its own notices that it
+// is another pack's.
+func TestIndexAndCatalogBelongToTheirPack(t *testing.T) {
+	items := sortItems([]item{fileItem("a", "AAA"), fileItem("b", "BBB"), fileItem("c", "CCC")})
+	raw, _, footer := build(t, testConfig(), items)
+	lessRaw, _, lessFooter := build(t, testConfig(), items[:2])
+	p, less := takeApart(raw, footer), takeApart(lessRaw, lessFooter)
+	p.index, p.catalog = less.index, less.catalog
+	r, _ := open(t, p.assemble())
+	if _, err := r.Index(t.Context()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Index: %v, want ErrCorrupt", err)
+	}
+	if _, err := listed(t.Context(), r); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Catalog: %v, want ErrCorrupt", err)
+	}
+	p = takeApart(raw, footer)
+	p.footer.Records-- // a count that only the catalog's end contradicts
+	r, _ = open(t, p.assemble())
+	if _, err := listed(t.Context(), r); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Catalog with a record too many: %v, want ErrCorrupt", err)
+	}
+}
+
+// TestFooterContradictions: counts and places that no pack can have, under a
+// checksum that is right.
+func TestFooterContradictions(t *testing.T) {
+	raw, _, footer := build(t, testConfig(), []item{fileItem("a", "AAA")})
+	for _, tc := range []struct {
+		name  string
+		forge func(b []byte) // the footer
+	}{
+		{"catalog before the header", func(b []byte) { binary.LittleEndian.PutUint64(b[144:], 0) }},
+		{"catalog behind the end", func(b []byte) { binary.LittleEndian.PutUint64(b[144:], 1<<40) }},
+		{"catalog at a negative place", func(b []byte) { b[151] = 0x80 }},
+		{"catalog too long", func(b []byte) { b[152]++ }},
+		{"no catalog", func(b []byte) { binary.LittleEndian.PutUint64(b[152:], 0) }},
+		{"index elsewhere", func(b []byte) { b[164]++ }},
+		{"index too long", func(b []byte) { b[172]++ }},
+		{"index of negative length", func(b []byte) { b[179] = 0x80 }},
+		{"no records", func(b []byte) { binary.LittleEndian.PutUint32(b[132:], 0) }},
+		{"more records than bytes", func(b []byte) { binary.LittleEndian.PutUint32(b[132:], 1000) }},
+		{"more payload than bytes", func(b []byte) { binary.LittleEndian.PutUint64(b[136:], 1<<40) }},
+		{"negative payload", func(b []byte) { b[143] = 0x80 }},
+		{"replaced packs that are not there", func(b []byte) { b[184]++ }},
+		{"range with bits behind its prefix", func(b []byte) { b[112]++ }},
+		{"range too long", func(b []byte) { b[116] = 33 }},
+		{"range padding", func(b []byte) { b[119] = 1 }},
+		{"nanoseconds", func(b []byte) { binary.LittleEndian.PutUint32(b[128:], 1e9) }},
+		{"another pack's", func(b []byte) { b[32]++ }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := slices.Clone(raw)
+			end := b[footer.Size-footerLen:]
+			tc.forge(end)
+			binary.LittleEndian.PutUint32(end[footerCRC:], footerSum(end))
+			if _, err := OpenPack(t.Context(), FetchReaderAt(bytes.NewReader(b)), footer.Size); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("got %v, want ErrCorrupt", err)
+			}
+		})
+	}
+}
+
+// TestHeaderContradictions: fields that do not go together, under a checksum
+// that is right.
+func TestHeaderContradictions(t *testing.T) {
+	plain := func() Header {
+		return Header{Record: fileItem("a", "").Record, StoredLen: 0}
+	}
+	encode := func(change func(*Header)) []byte {
+		h := plain()
+		change(&h)
+		return appendHeader(nil, &h, 0)
+	}
+	insert := func(at int, v ...byte) []byte {
+		return slices.Insert(encode(func(*Header) {}), at, v...)
+	}
+	behind := len(encode(func(*Header) {}))
+	for _, tc := range []struct {
+		name string
+		b    []byte
+	}{
+		{"stored length", encode(func(h *Header) { h.StoredLen = 1 })},
+		{"stored length with chunks", encode(func(h *Header) { h.Size, h.StoredLen, h.ChunkLen = 100, 100, 10 })},
+		{"chunks of nothing", encode(func(h *Header) { h.ChunkLen = 10 })},
+		{"chunk too long", encode(func(h *Header) {
+			h.Size, h.ChunkLen = MaxPlain+2, MaxPlain+1
+			h.StoredLen = storedLen(h.Size, h.ChunkLen)
+		})},
+		{"no chunks though too long", encode(func(h *Header) { h.Size, h.StoredLen = MaxPlain+1, MaxPlain+1 })},
+		{"content too long", encode(func(h *Header) {
+			h.Size, h.ChunkLen = MaxSize+1, 1<<20
+			h.StoredLen = storedLen(h.Size, h.ChunkLen)
+		})},
+		{"no name", encode(func(h *Header) { h.Name = "" })},
+		{"name too long", encode(func(h *Header) { h.Name = strings.Repeat("n", MaxName+1) })},
+		{"name not UTF-8", encode(func(h *Header) { h.Name = "\xff" })},
+		{"id too long", encode(func(h *Header) { h.ID = strings.Repeat("i", MaxID+1) })},
+		{"source too long", encode(func(h *Header) { h.Source = strings.Repeat("s", MaxSource+1) })},
+		{"void with a name", encode(func(h *Header) { h.Type = TypeVoid })},
+		{"tombstone with content", encode(func(h *Header) { h.Type, h.Size, h.StoredLen = TypeTombstone, 1, 1 })},
+		{"metadata out of order", encode(func(h *Header) { h.Meta.Unknown = []TLV{{9, nil}, {8, nil}} })},
+		{"metadata twice", encode(func(h *Header) { h.Meta.Retention = "r"; h.Meta.Unknown = []TLV{{tlvRetention, []byte("s")}} })},
+		{"empty content type", encode(func(h *Header) { h.Meta.Unknown = []TLV{{tlvContentType, nil}} })},
+		{"created that is no time", encode(func(h *Header) { h.Meta.Unknown = []TLV{{tlvCreated, []byte{1}}} })},
+		{"created and more", encode(func(h *Header) { h.Meta.Unknown = []TLV{{tlvCreated, []byte{1, 1, 1}}} })},
+		{"padding without chunks", insert(behind, 0)},
+		{"long varint", slices.Replace(insert(leadLen+4, 0), leadLen+4, leadLen+6, 0x81, 0x00)},
+		{"endless varint", insert(leadLen+4, bytes.Repeat([]byte{0xff}, 12)...)},
+		{"cut", encode(func(*Header) {})[:behind-1]},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			honestHeader(tc.b, len(tc.b))
+			var h Header
+			if _, err := parseHeader(tc.b, &h); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("got %v, want ErrCorrupt", err)
+			}
+		})
+	}
+	var h Header
+	if _, err := parseHeader(encode(func(*Header) {}), &h); err != nil {
+		t.Errorf("the header that nobody forged: %v", err)
 	}
 }
 
@@ -237,7 +360,8 @@ func TestCorruptErrorSaysWhere(t *testing.T) {
 		b[e.Offset+60] ^= 1
 		r, _ := open(t, b)
 		var c *CorruptError
-		if err := r.Verify(t.Context(), nil); !errors.As(err, &c) || c.Offset != e.Offset || c.Pack != footer.Pack {
+		err := r.Verify(t.Context(), nil)
+		if !errors.As(err, &c) || c.Offset != e.Offset || c.Pack != footer.Pack || !strings.Contains(err.Error(), footer.Pack.String()) {
 			t.Errorf("record at %d: %v", e.Offset, err)
 		}
 	}

@@ -83,7 +83,7 @@ func TestIndexFindsEverything(t *testing.T) {
 // TestIndexCandidatesOfEqualHashes: all records of one hash are candidates, in
 // their order, also when they are more than a page, and nothing else is.
 func TestIndexCandidatesOfEqualHashes(t *testing.T) {
-	for _, n := range []int{1, 2, 57, 64, 111, 112, 113, 1000, 100_000} {
+	for _, n := range []int{1, 2, 57, 64, 111, 112, 113, 1000, 20_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			keys := []uint64{0, 1, 1 << 62, 1 << 63, ^uint64(0)}
 			const same = uint64(0x7777_7777_7777_7777)
@@ -102,8 +102,8 @@ func TestIndexCandidatesOfEqualHashes(t *testing.T) {
 // TestIndexFalseRate counts: at most 2^-15 of the names that are not there
 // have a candidate, at the sizes where the pages are fullest and emptiest too.
 func TestIndexFalseRate(t *testing.T) {
-	const lookups = 1 << 21
-	for _, n := range []int{1, 3, 64, 65, 112, 113, 5000, 100_000} {
+	const lookups = 1 << 20
+	for _, n := range []int{1, 3, 64, 112, 113, 20_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(9, uint64(n)))
 			keys := make([]uint64, n)
@@ -111,8 +111,8 @@ func TestIndexFalseRate(t *testing.T) {
 				keys[i] = rng.Uint64()
 			}
 			x, _ := indexOf(t, Range{}, keys, func(int) int64 { return 1000 })
-			// 64 are expected at the bar; 100 is 4.5 sigma above it.
-			if rate := falseRate(x, lookups); rate*lookups > 100 {
+			// 32 are expected at the bar; 58 is 4.6 sigma above it.
+			if rate := falseRate(x, lookups); rate*lookups > 58 {
 				t.Errorf("false rate %.3g, want at most %.3g", rate, 1.0/(1<<15))
 			}
 		})

@@ -58,7 +58,7 @@ func readUpTo(r io.Reader, b []byte) (n int, end bool, err error) {
 			idle = 0
 		}
 		n += m
-		if err == io.EOF { //nolint:errorlint // io.Reader's contract: EOF itself
+		if err == io.EOF { // itself, as io.Reader demands, and not wrapped
 			return n, true, nil
 		}
 		if err != nil {

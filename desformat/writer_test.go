@@ -169,6 +169,20 @@ func TestReadersOfEveryKind(t *testing.T) {
 			}
 		}
 	}
+	// Hints whose varint is shorter or longer than the truth.
+	cfg := testConfig()
+	cfg.ChunkThreshold = 1 << 20
+	for _, n := range []int{0, 127, 128, 16_383, 16_384, 300_000} {
+		it := fileItem("a", strings.Repeat("x", n))
+		it.Size = int64(n)
+		want, _, _ := build(t, cfg, []item{fileItem("a", ""), it, fileItem("a", "behind")})
+		for _, hint := range []int64{0, 127, 128, 16_384, 1 << 20} {
+			it.Size = hint
+			if got, _, _ := build(t, cfg, []item{fileItem("a", ""), it, fileItem("a", "behind")}); !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes, hint %d: another pack", n, hint)
+			}
+		}
+	}
 	w, _ := begin(t, testConfig())
 	if _, err := w.Append(fileItem("a", "").Record, idleReader{}); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("reader that never yields: %v", err)
