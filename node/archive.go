@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/datavision/desnode/node/api"
@@ -143,7 +144,10 @@ func (r *archiveRun) stalled(now rowCount) error {
 	if problem == nil || time.Since(r.moved) < archiveStall {
 		return nil
 	}
-	return fmt.Errorf("%d rows are not archived yet; they go on being tried: %w", now.pending.Rows, problem)
+	return &api.Problem{
+		Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable,
+		Detail: fmt.Sprintf("%d rows are not archived yet; they go on being tried: %v", now.pending.Rows, problem),
+	}
 }
 
 func (n *Node) archiveDryRun(ctx context.Context, send func(api.ArchiveEvent) error) error {
