@@ -77,8 +77,9 @@ func failureTable(t *testing.T, prepare, job, during, end func(w *world)) {
 				job(w)
 				during(w)
 				w.faults.reset()
+				w.faults.after = func(string) { during(w) }
 				job(w)
-				w.faults.after = nil
+				w.faults.reset()
 				end(w)
 			})
 		}
@@ -171,18 +172,11 @@ func TestOriginalOfAChangedRowLeavesQuarantine(t *testing.T) {
 			w := newWorld(t)
 			w.archived("sub/a")
 			w.faults.reset()
-			w.faults.after = func(op string) {
-				if op == "files.Hide" {
-					w.faults.mu.Lock()
-					w.faults.dead = true
-					w.faults.mu.Unlock()
-				}
-			}
+			w.dieAfter("files.Hide")
 			tryOnce(w)
 			if h := w.hidden(); len(h) != 1 {
 				t.Fatalf("hidden = %q, want the original", h)
 			}
-			w.faults.after = nil
 			w.faults.reset()
 			tc.change(w)
 			w.once(tc.edit)
@@ -196,19 +190,23 @@ func TestOriginalOfAChangedRowLeavesQuarantine(t *testing.T) {
 	}
 }
 
-func TestSettlingOverwritesNothing(t *testing.T) {
-	w := newWorld(t)
-	w.archived("sub/a")
-	w.faults.reset()
-	w.faults.after = func(op string) {
-		if op == "files.Hide" {
+// dieAfter makes the process die right after the first such call.
+func (w *world) dieAfter(op string) {
+	w.faults.after = func(o string) {
+		if o == op {
 			w.faults.mu.Lock()
 			w.faults.dead = true
 			w.faults.mu.Unlock()
 		}
 	}
+}
+
+func TestSettlingOverwritesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.archived("sub/a")
+	w.faults.reset()
+	w.dieAfter("files.Hide")
 	tryOnce(w)
-	w.faults.after = nil
 	w.faults.reset()
 	w.write(w.path("sub/a"), "a new file")
 	w.once(func(c *Config) { c.DeleteSource = false })

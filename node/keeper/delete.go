@@ -62,20 +62,20 @@ func (k *Keeper) deleteLeased(ctx context.Context, id desformat.PackID, due bool
 	if _, err := k.cfg.Manifest.Confirm(ctx); err != nil {
 		return err
 	}
-	var err error
 	if due {
-		if _, err = k.maySafelyDelete(id); err == nil {
+		_, err := k.maySafelyDelete(id)
+		if err == nil {
 			d := &deletion{k: k, pack: id, claim: claim}
 			err = d.run(ctx)
 		}
+		switch {
+		case errors.Is(err, errNotSafe): // a verdict on the pack undoes what stands half done
+			return errors.Join(err, k.settle(ctx, id))
+		case err != nil: // anything else leaves it for the next pass
+			return err
+		}
 	}
-	// Only a verdict on the pack undoes what stands half done; any other error
-	// leaves it for the next pass.
-	off := !due || errors.Is(err, errNotSafe)
-	if err != nil && !off {
-		return err
-	}
-	return errors.Join(err, k.settle(ctx, id, off))
+	return k.settle(ctx, id)
 }
 
 // deletable reports whether the manifest speaks against deleting originals of

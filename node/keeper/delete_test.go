@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
@@ -229,6 +230,44 @@ func TestEditDuringQuarantineIsPutBack(t *testing.T) {
 	w.once(nil)
 	w.wantFile(w.path("a"), "Xontent of a")
 	w.wantRow("a", source.Packed, source.CodeDiffers)
+}
+
+func TestEditWhileItIsReadIsPutBack(t *testing.T) {
+	w := newWorld(t)
+	w.archived("sub/a")
+	w.src.Files = editedWhileRead{w.src.Files, func() { w.edit(w.hidden()[0], "CONTENT of sub/a") }}
+	w.once(nil)
+	w.wantFile(w.path("sub/a"), "CONTENT of sub/a")
+	w.wantRow("sub/a", source.Packed, source.CodeDiffers)
+}
+
+// editedWhileRead edits a quarantined file after its bytes were read, before
+// the reader looks at it again.
+type editedWhileRead struct {
+	source.Originals
+	edit func()
+}
+
+func (e editedWhileRead) OpenHidden(ctx context.Context, path string) (source.Original, error) {
+	o, err := e.Originals.OpenHidden(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	return &readThenEdited{Original: o, edit: e.edit}, nil
+}
+
+type readThenEdited struct {
+	source.Original
+	edit func()
+}
+
+func (r *readThenEdited) Read(b []byte) (int, error) {
+	n, err := r.Original.Read(b)
+	if n > 0 && r.edit != nil {
+		r.edit()
+		r.edit = nil
+	}
+	return n, err
 }
 
 func TestPutBackOverwritesNothing(t *testing.T) {
@@ -487,4 +526,28 @@ func TestLostLeaseStopsDeletion(t *testing.T) {
 	w.once(nil)
 	w.wantFile(w.path("a"), "")
 	w.wantRow("a", source.DeletedSource, "")
+}
+
+// A row that was edited by hand after its original was hidden matches its
+// record no more: the original goes back, once, and the keeper comes to rest.
+func TestHalfDoneDeletionWithoutARecordIsUndone(t *testing.T) {
+	w := newWorld(t)
+	w.archived("sub/a")
+	w.dieAfter("files.Hide")
+	tryOnce(w)
+	w.faults.reset()
+	w.src.Rows = otherSize{w.src.Rows}
+	w.once(nil)
+	w.wantFile(w.path("sub/a"), "content of sub/a")
+	w.wantNoIntents()
+}
+
+type otherSize struct{ source.Table }
+
+func (o otherSize) Deletable(ctx context.Context, p desformat.PackID, before time.Time, after string, n int) ([]source.Row, error) {
+	rows, err := o.Table.Deletable(ctx, p, before, after, n)
+	for i := range rows {
+		rows[i].Size++
+	}
+	return rows, err
 }

@@ -77,7 +77,7 @@ func (f *faults) do(op string, call func() error) error {
 func (f *faults) reset() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.calls, f.at, f.on, f.dead = nil, 0, nil, false
+	f.calls, f.at, f.on, f.after, f.dead = nil, 0, nil, nil, false
 }
 
 type faultyTable struct {

@@ -10,17 +10,17 @@ import (
 	"github.com/datavision/desnode/node/source"
 )
 
-// settle closes the open intents of a pack whose rows no pass will list again:
-// the row has moved on (a changed file, an operator's hand), or deletion is
-// off for the pack. What is hidden is put back: a row that was changed while
-// its file was in quarantine must find that file at its path.
-func (k *Keeper) settle(ctx context.Context, pack desformat.PackID, off bool) error {
+// settle closes the intents of a pack that a whole pass has left open: their
+// rows have moved on (a changed file, an operator's hand), or deletion is off
+// for the pack. What is hidden is put back: a row that was changed while its
+// file was in quarantine must find that file at its path.
+func (k *Keeper) settle(ctx context.Context, pack desformat.PackID) error {
 	var errs []error
 	for _, rec := range k.audit.intents(pack) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := k.settleOne(ctx, rec, off); err != nil {
+		if err := k.settleOne(ctx, rec); err != nil {
 			errs = append(errs, fmt.Errorf("settle the deletion of %s row %s: %w", rec.Source, rec.ID, err))
 		}
 	}
@@ -34,10 +34,10 @@ func (k *Keeper) settleUnknown(ctx context.Context, pack desformat.PackID) error
 	if err != nil || v.Pack(pack) != nil {
 		return err
 	}
-	return k.settle(ctx, pack, true)
+	return k.settle(ctx, pack)
 }
 
-func (k *Keeper) settleOne(ctx context.Context, rec auditRecord, off bool) error {
+func (k *Keeper) settleOne(ctx context.Context, rec auditRecord) error {
 	s, ok := k.sources[rec.Source]
 	if !ok {
 		return ErrUnknownSource
@@ -48,9 +48,6 @@ func (k *Keeper) settleOne(ctx context.Context, rec auditRecord, off bool) error
 		return err
 	}
 	ours := known && row.State == source.Packed && row.Pack == rec.Pack && row.Path == rec.Path
-	if ours && !off && row.ErrorCode == "" {
-		return nil // the next pass lists it
-	}
 	hidden, err := isHidden(ctx, s.Files, rec.Path)
 	if err != nil {
 		return err
