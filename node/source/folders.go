@@ -92,7 +92,7 @@ func openRoot(p place) (*os.Root, error) {
 
 // escapes is what os.Root returns for a path that leads out. It has no name
 // there, so it is taken from a call that must fail with it.
-var escapes = sync.OnceValue(func() error { //nolint:gochecknoglobals // a constant, found at first use
+var escapes = sync.OnceValue(func() error {
 	root, err := os.OpenRoot("/")
 	if err != nil {
 		return errors.New("no root folder")

@@ -50,7 +50,7 @@ func (f *Folders) folderOf(ctx context.Context, path string) (*folder, error) {
 		return nil, errors.Join(explain(root, p, err), root.Close())
 	}
 	base := filepath.Base(p.rel)
-	return &folder{at: p, root: root, dir: dir, fd: int(dir.Fd()), base: base, hidden: quarantineName(base)}, nil //nolint:gosec // a file descriptor
+	return &folder{at: p, root: root, dir: dir, fd: int(dir.Fd()), base: base, hidden: quarantineName(base)}, nil
 }
 
 func (d *folder) close() error { return errors.Join(d.dir.Close(), d.root.Close()) }

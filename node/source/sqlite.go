@@ -77,7 +77,7 @@ func (s *SQLite) open(ctx context.Context, path string, busy time.Duration) (err
 	}
 	// Made here so that it is the owner's alone; SQLite gives its companions the
 	// same rights.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) //nolint:gosec // the operator names the database
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func dsn(path string, busy time.Duration, lock, pragma string) string {
 }
 
 // networkFS lists the magic numbers of statfs(2) that mean a network.
-var networkFS = map[uint32]string{ //nolint:gochecknoglobals // a constant table
+var networkFS = map[uint32]string{
 	unix.NFS_SUPER_MAGIC:   "NFS",
 	unix.SMB_SUPER_MAGIC:   "SMB",
 	unix.CIFS_SUPER_MAGIC:  "CIFS",
@@ -133,7 +133,7 @@ func checkLocal(dir string) error {
 		return fmt.Errorf("statfs %s: %w", dir, err)
 	}
 	// The field's width differs between platforms; the numbers have 32 bits.
-	return checkKind(uint32(st.Type)) //nolint:gosec // as said
+	return checkKind(uint32(st.Type))
 }
 
 func checkKind(magic uint32) error {

@@ -54,7 +54,7 @@ func (c *cells) row(source string) Row {
 	r := Row{
 		Source: source,
 		ID:     strconv.FormatInt(c.int(0), 10), Name: c.text(1), Path: c.text(2), Size: c.int(3), ModTime: c.time(4),
-		State: State(c.text(5)), Version: uint32(c.int(6)), //nolint:gosec // CHECKed by the schema
+		State: State(c.text(5)), Version: uint32(c.int(6)),
 		DesName: c.text(8), ContentType: c.text(10), Created: c.time(11),
 		MarkedAt: c.time(13), PackedAt: c.time(14), LastAttempt: c.time(15), Attempts: int(c.int(16)),
 		Claim: c.text(18), FileID: c.text(19),

@@ -47,7 +47,7 @@ func (w *walk) folder(ctx context.Context, path, prefix string, noFollow int) er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|noFollow, 0) //nolint:gosec // the operator names the folder
+	dir, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|noFollow, 0)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (w *walk) files(dir *os.File, path, prefix string) (folders []string, err e
 		return nil, err
 	}
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
-	fd := int(dir.Fd()) //nolint:gosec // a file descriptor
+	fd := int(dir.Fd())
 	for _, e := range entries {
 		name := e.Name()
 		full := filepath.Join(path, name)

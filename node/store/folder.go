@@ -250,7 +250,7 @@ func checkRange(key string, size, off, n int64) (int64, error) {
 // stream is the part of an object that one Get asked for. It ends with io.EOF
 // after exactly that many bytes, and fails when the file has fewer.
 type stream struct {
-	ctx  context.Context //nolint:containedctx // the stream belongs to the Get that made it
+	ctx  context.Context // the stream belongs to the Get that made it
 	key  string
 	file *os.File
 	off  int64

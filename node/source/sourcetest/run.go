@@ -83,13 +83,13 @@ func newTable(h Harness) *table { return &table{h, h.Table} }
 
 // Fixed times and ids; whole seconds, which every precision keeps.
 var (
-	modified = time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)                 //nolint:gochecknoglobals // constants
-	markedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)                   //nolint:gochecknoglobals // constants
-	packedAt = markedAt.Add(time.Hour)                                       //nolint:gochecknoglobals // constants
-	packOne  = desformat.PackID{1}                                           //nolint:gochecknoglobals // constants
-	packTwo  = desformat.PackID{2}                                           //nolint:gochecknoglobals // constants
-	cluster  = desformat.ClusterID{7}                                        //nolint:gochecknoglobals // constants
-	marking  = source.Marking{At: markedAt, Cluster: cluster, ShardBits: 10} //nolint:gochecknoglobals // constants
+	modified = time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)
+	markedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	packedAt = markedAt.Add(time.Hour)
+	packOne  = desformat.PackID{1}
+	packTwo  = desformat.PackID{2}
+	cluster  = desformat.ClusterID{7}
+	marking  = source.Marking{At: markedAt, Cluster: cluster, ShardBits: 10}
 )
 
 func file(name string) source.File {

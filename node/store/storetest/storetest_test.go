@@ -88,7 +88,7 @@ func (r *recorder) Cleanup(f func())               { r.cleanups = append(r.clean
 
 func TestFakeNoticesBreaches(t *testing.T) {
 	put := func(s store.Store, key, content string) {
-		_, _ = s.Put(context.Background(), key, strings.NewReader(content), int64(len(content))) //nolint:usetesting // outlives the subtest's context
+		_, _ = s.Put(t.Context(), key, strings.NewReader(content), int64(len(content)))
 	}
 	for _, c := range []struct {
 		name   string
@@ -97,11 +97,11 @@ func TestFakeNoticesBreaches(t *testing.T) {
 	}{
 		{"stream left open", func(f *storetest.Fake) {
 			put(f, "k", "x")
-			_, _ = f.Get(context.Background(), "k", "", 0, -1) //nolint:usetesting,bodyclose // the breach
+			_, _ = f.Get(t.Context(), "k", "", 0, -1)
 		}, true},
 		{"read after close", func(f *storetest.Fake) {
 			put(f, "k", "x")
-			r, err := f.Get(context.Background(), "k", "", 0, -1) //nolint:usetesting // as above
+			r, err := f.Get(t.Context(), "k", "", 0, -1)
 			if err != nil {
 				t.Error(err)
 				return
@@ -115,7 +115,7 @@ func TestFakeNoticesBreaches(t *testing.T) {
 		}, true},
 		{"a list where none is allowed", func(f *storetest.Fake) {
 			f.SetNoList()
-			_ = f.List(context.Background(), "", "", func(store.Object) error { return nil }) //nolint:usetesting // as above
+			_ = f.List(t.Context(), "", "", func(store.Object) error { return nil })
 		}, true},
 		{"a retry with the same bytes", func(f *storetest.Fake) {
 			put(f, "packs/0-0/a", "one")
