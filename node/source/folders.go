@@ -205,12 +205,8 @@ func settled(ctx context.Context, file *os.File) (identity, error) {
 		if age >= tick || age < -tick { // behind a clock of its own the tick can't be waited for
 			return id, nil
 		}
-		timer := time.NewTimer(tick - age)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return identity{}, ctx.Err()
-		case <-timer.C:
+		if err := pause(ctx, tick-age); err != nil {
+			return identity{}, err
 		}
 	}
 	return identity{}, fmt.Errorf("it is being written: %w", ErrChanged)

@@ -64,17 +64,43 @@ func OpenSQLite(ctx context.Context, cfg SQLiteConfig) (*SQLite, error) {
 	if err := checkLocal(filepath.Dir(path)); err != nil {
 		return nil, fmt.Errorf("open source %s: %s: %w", cfg.Name, path, err)
 	}
-	s := &SQLite{name: cfg.Name}
-	if err := s.open(ctx, path, cfg.BusyTimeout); err != nil {
-		return nil, errors.Join(fmt.Errorf("open source %s: %s: %w", cfg.Name, path, err), s.Close())
-	}
-	return s, nil
-}
-
-func (s *SQLite) open(ctx context.Context, path string, busy time.Duration) (err error) {
+	busy := cfg.BusyTimeout
 	if busy == 0 {
 		busy = defaultBusyTimeout
 	}
+	// SQLite waits for locks by itself, but not for another process that changes
+	// the journal's kind at its first opening or removes the journal at its end.
+	for deadline := time.Now().Add(busy); ; {
+		s := &SQLite{name: cfg.Name}
+		err := s.open(ctx, path, busy)
+		if err == nil {
+			return s, nil
+		}
+		err = errors.Join(fmt.Errorf("open source %s: %s: %w", cfg.Name, path, err), s.Close())
+		if !locked(err) || time.Now().After(deadline) {
+			return nil, err
+		}
+		if errWait := pause(ctx, openPause); errWait != nil {
+			return nil, errors.Join(err, errWait)
+		}
+	}
+}
+
+// openPause is how long OpenSQLite waits before it tries again.
+const openPause = 10 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+func (s *SQLite) open(ctx context.Context, path string, busy time.Duration) (err error) {
 	// Made here so that it is the owner's alone; SQLite gives its companions the
 	// same rights.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -202,6 +228,12 @@ func (s *SQLite) wrap(what string, err error) error {
 func refused(err error) bool {
 	var e *sqlite.Error
 	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_CONSTRAINT
+}
+
+// locked tells whether another process held the database.
+func locked(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY
 }
 
 // taken tells whether the reason was that another row has the value.
