@@ -40,7 +40,7 @@ fuzz: ## fuzz each target for FUZZTIME (60s)
 lint: ## run the linters, the OpenAPI linter too where npm is there
 	$(LINT) run ./...
 	@if ! [ -f node/api/openapi.yaml ]; then :; \
-	elif command -v npx >/dev/null; then npx --yes $(REDOCLY) lint --config .ci/redocly.yaml node/api/openapi.yaml; \
+	elif command -v npx >/dev/null; then REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true npx --yes $(REDOCLY) lint --config .ci/redocly.yaml node/api/openapi.yaml; \
 	else echo "npx is not there: openapi.yaml was not linted"; fi
 
 fmt: ## format the code

@@ -1,14 +1,17 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -48,19 +51,25 @@ func TestScripts(t *testing.T) {
 			tmp := filepath.Join(env.WorkDir, "tmp")
 			env.Setenv("TMPDIR", tmp)
 			env.Values[nodeKey{}] = new(*child)
+			docs, err := filepath.Abs("../../docs")
+			env.Setenv("DOCS", docs)
+			if err != nil {
+				return err
+			}
 			return os.MkdirAll(tmp, 0o700)
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits":     exits,
-			"startnode": startNode,
-			"stopnode":  stopNode,
-			"flip":      flip,
-			"cutto":     cutTo,
-			"mkfifo":    mkfifo,
-			"oddname":   oddName,
-			"stoppid":   stopPID,
-			"copyone":   copyOne,
-			"emptydir":  emptyDir,
+			"exits":      exits,
+			"startnode":  startNode,
+			"stopnode":   stopNode,
+			"flip":       flip,
+			"cutto":      cutTo,
+			"mkfifo":     mkfifo,
+			"oddname":    oddName,
+			"stoppid":    stopPID,
+			"copyone":    copyOne,
+			"emptydir":   emptyDir,
+			"documented": documented,
 		},
 	})
 }
@@ -169,5 +178,29 @@ func emptyDir(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if len(entries) > 0 {
 		ts.Fatalf("%s holds %v", args[0], entries)
+	}
+}
+
+// documented URL: every metric of ours at URL stands in the operator's guide.
+func documented(ts *testscript.TestScript, _ bool, args []string) {
+	guide, err := os.ReadFile(filepath.Join(ts.Getenv("DOCS"), "operator.md"))
+	ts.Check(err)
+	resp, err := http.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	found := 0
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		name, ours := strings.CutPrefix(lines.Text(), "# TYPE des_")
+		if !ours {
+			continue
+		}
+		found++
+		if name, _, _ = strings.Cut("des_"+name, " "); !bytes.Contains(guide, []byte("| `"+name+"`")) {
+			ts.Fatalf("docs/operator.md does not list the metric %s", name)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	if found == 0 {
+		ts.Fatalf("%s has no metric of ours", args[0])
 	}
 }
