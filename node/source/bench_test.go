@@ -11,10 +11,10 @@ import (
 	"github.com/datavision/desnode/node/source"
 )
 
-// BenchmarkSQLite takes benchRows files through the table, each step in
-// batches of MaxBatch, and reports rows a second of each.
 const benchRows = 100_000
 
+// BenchmarkSQLite takes benchRows files through the table, each step in
+// batches of MaxBatch, and reports rows a second of each.
 func BenchmarkSQLite(b *testing.B) {
 	for range b.N {
 		lifeOfRows(b)
@@ -44,17 +44,9 @@ func lifeOfRows(b *testing.B) {
 	}()
 	files := benchFiles()
 	w := stopwatch{b, time.Now()}
-	for i := 0; i < benchRows; i += source.MaxBatch {
-		if _, err := table.Register(ctx, files[i:i+source.MaxBatch]); err != nil {
-			b.Fatal(err)
-		}
-	}
+	registerAll(b, table, files)
 	w.lap("register")
-	for i := 0; i < benchRows; i += source.MaxBatch {
-		if _, err := table.Register(ctx, files[i:i+source.MaxBatch]); err != nil {
-			b.Fatal(err)
-		}
-	}
+	registerAll(b, table, files)
 	w.lap("reregister")
 	var eligible [][]source.Row
 	for after := ""; ; {
@@ -114,6 +106,14 @@ func lifeOfRows(b *testing.B) {
 		b.Fatal(err, counts)
 	}
 	w.lap("count")
+}
+
+func registerAll(b *testing.B, table *source.SQLite, files []source.File) {
+	for i := 0; i < len(files); i += source.MaxBatch {
+		if _, err := table.Register(b.Context(), files[i:i+source.MaxBatch]); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func benchFiles() []source.File {

@@ -225,16 +225,18 @@ func TestInfo(t *testing.T) {
 	}
 }
 
-// Whoever reads to the end has read one version of the file, whatever happens
-// to it between opening and end.
-func TestFileChangedWhileItIsRead(t *testing.T) {
-	const content = "0123456789abcdef"
-	old := time.Now().Add(-time.Hour)
-	for _, c := range []struct {
-		name   string
-		change func(t *testing.T, path string)
-		want   error
-	}{
+// fileChange is something that happens to a file of changedContent at path.
+type fileChange struct {
+	name   string
+	change func(t *testing.T, path string)
+	want   error
+}
+
+const changedContent = "0123456789abcdef"
+
+func fileChanges(old time.Time) []fileChange {
+	const content = changedContent
+	return []fileChange{
 		{"nothing", func(*testing.T, string) {}, nil},
 		{"neighbours", func(t *testing.T, path string) { overwrite(t, path+"2", "x") }, nil},
 		{"truncated", func(t *testing.T, path string) {
@@ -286,7 +288,15 @@ func TestFileChangedWhileItIsRead(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, ErrChanged},
-	} {
+	}
+}
+
+// Whoever reads to the end has read one version of the file, whatever happens
+// to it between opening and end.
+func TestFileChangedWhileItIsRead(t *testing.T) {
+	const content = changedContent
+	old := time.Now().Add(-time.Hour)
+	for _, c := range fileChanges(old) {
 		for at, read := range map[string]int{"start": 0, "middle": 7, "end": len(content)} {
 			t.Run(c.name+" at the "+at, func(t *testing.T) {
 				root := t.TempDir()
