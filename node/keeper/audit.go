@@ -24,11 +24,12 @@ const (
 )
 
 // The events of the audit log. An intent is open until another event with the
-// same source, id and path follows it.
+// same source, id and path follows it, which is written when the row, too, has
+// been moved on.
 const (
 	auditIntent  = "intent"   // the original is about to be hidden, then removed
 	auditDeleted = "deleted"  // it was removed
-	auditGone    = "gone"     // nothing was hidden and nothing stands at the path
+	auditGone    = "gone"     // it is in neither place, and its row has moved on
 	auditPutBack = "put-back" // it stands at its path again
 	auditKept    = "kept"     // another file stands at its path; both were kept
 	auditVoid    = "void"     // it never left its path
@@ -48,6 +49,7 @@ type auditRecord struct {
 	SHA256     string           `json:"sha256"`
 	VerifiedAt time.Time        `json:"verified_at"`
 	Claim      string           `json:"claim"`
+	FileID     string           `json:"file_id,omitempty"`
 	Node       string           `json:"node"`
 	Note       string           `json:"note,omitempty"`
 }
@@ -205,6 +207,19 @@ func (l *auditLog) isOpen(rec auditRecord) bool {
 	defer l.mu.Unlock()
 	_, ok := l.open[rec.key()]
 	return ok
+}
+
+// removing reports whether the deletion of another original that is, or was,
+// the file with that id is under way or half done.
+func (l *auditLog) removing(fileID string, rec auditRecord) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for key, r := range l.open {
+		if r.FileID == fileID && fileID != "" && key != rec.key() {
+			return true
+		}
+	}
+	return false
 }
 
 // rotate sets a large log aside, under a name that carries the time. A log

@@ -1,10 +1,13 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/datavision/desnode/node/source"
@@ -238,4 +241,94 @@ func TestAcknowledgingSurvivesEveryFault(t *testing.T) {
 				w.t.Errorf("pack = %+v", p)
 			}
 		})
+}
+
+// A file system gives the inode of a removed file to the next one. While the
+// row of the removed file is not moved on yet, the new file's row seems to
+// share it: that is no reason to keep the new file for ever.
+func TestReusedInodeIsNotASharedFile(t *testing.T) {
+	w := newWorld(t)
+	w.src.Files = oneInode{w.src.Files}
+	w.oneInode = true
+	w.archived("sub/a")
+	w.faults.reset()
+	w.faults.on = func(op string) error {
+		if op == "rows.Deleted" {
+			return errInjected
+		}
+		return nil
+	}
+	tryOnce(w)
+	w.wantFile(w.path("sub/a"), "")
+	w.wantRow("sub/a", source.Packed, "")
+	w.archived("sub/b")
+	if err := w.keeper(nil).Once(t.Context()); !errors.Is(err, errHalfDone) {
+		t.Errorf("Once = %v, want errHalfDone", err)
+	}
+	w.wantFile(w.path("sub/b"), "content of sub/b")
+	w.wantRow("sub/b", source.Packed, "")
+	if r := w.row("sub/b"); r.Claim != "" {
+		t.Errorf("sub/b is claimed by %s", r.Claim)
+	}
+	w.faults.reset()
+	tryOnce(w) // in either order
+	tryOnce(w)
+	w.wantRow("sub/a", source.DeletedSource, "")
+	w.wantRow("sub/b", source.DeletedSource, "")
+	w.wantNoIntents()
+}
+
+// oneInode says that every file has the same inode.
+type oneInode struct{ source.Originals }
+
+const theInode = "1:1"
+
+func (o oneInode) Open(ctx context.Context, path string) (source.Original, error) {
+	return withInode(o.Originals.Open(ctx, path))
+}
+
+func (o oneInode) OpenHidden(ctx context.Context, path string) (source.Original, error) {
+	return withInode(o.Originals.OpenHidden(ctx, path))
+}
+
+func withInode(o source.Original, err error) (source.Original, error) {
+	if err != nil {
+		return nil, err
+	}
+	return inodeOriginal{o}, nil
+}
+
+type inodeOriginal struct{ source.Original }
+
+func (o inodeOriginal) Info() source.Info {
+	i := o.Original.Info()
+	i.FileID = theInode
+	return i
+}
+
+// The row was moved on, the audit log does not say so yet.
+func TestAuditLogCatchesUpWithTheRow(t *testing.T) {
+	w := newWorld(t)
+	w.archived("sub/a")
+	k := w.keeper(nil)
+	ro, err := os.Open(filepath.Join(w.dir, "data", auditName))
+	w.check(err)
+	w.faults.after = func(op string) {
+		if op == "files.Remove" { // what follows can't be written
+			w.check(k.audit.f.Close())
+			k.audit.f = ro
+		}
+	}
+	if err := k.Once(t.Context()); err == nil {
+		t.Error("Once found nothing wrong")
+	}
+	w.wantRow("sub/a", source.DeletedSource, "")
+	w.faults.reset()
+	w.once(nil)
+	audit, err := os.ReadFile(filepath.Join(w.dir, "data", auditName))
+	w.check(err)
+	if n := strings.Count(string(audit), `"event":"deleted"`); n != 1 {
+		t.Errorf("%d deletions in the audit log, want 1", n)
+	}
+	w.wantNoIntents()
 }

@@ -61,6 +61,7 @@ type world struct {
 	log    *bytes.Buffer
 
 	noDelete bool
+	oneInode bool   // every row has the same file id
 	garbage  string // key of an abandoned upload
 }
 
@@ -187,6 +188,9 @@ func (w *world) registerIn(rows *source.SQLite, dir string, names ...string) {
 		w.check(err)
 		info := o.Info()
 		w.check(o.Close())
+		if w.oneInode {
+			info.FileID = theInode
+		}
 		files = append(files, source.File{Name: n, Path: path, Size: info.Size, ModTime: info.ModTime, FileID: info.FileID})
 	}
 	_, err := rows.Register(w.t.Context(), files)

@@ -29,12 +29,15 @@ var outcomes = []string{
 
 // original is one row's file on its way out.
 type original struct {
-	d     *deletion
-	src   source.Source
-	c     *candidate
-	rec   auditRecord
-	other string // the file id whose sharing was looked up last
+	d   *deletion
+	src source.Source
+	c   *candidate
+	rec auditRecord // its FileID: the file that was found to be nobody else's
 }
+
+// errHalfDone says that another row's original had this file's inode and its
+// deletion is not over: until it is, its row seems to reach this file.
+var errHalfDone = errors.New("the inode's former file is still being deleted")
 
 // deleteOriginal takes one claimed row from PACKED to DELETED_SOURCE, or finds
 // why its original must stay. An error leaves everything as it stands; a later
@@ -151,11 +154,14 @@ func (o *original) shared(ctx context.Context, info source.Info) (string, error)
 		}
 		rows += n
 	}
-	if rows > 0 {
-		return fmt.Sprintf("%d other row(s) reach the same file", rows), nil
+	if rows == 0 {
+		o.rec.FileID = info.FileID
+		return "", nil
 	}
-	o.other = info.FileID
-	return "", nil
+	if o.d.k.audit.removing(info.FileID, o.rec) {
+		return "", errors.Join(errHalfDone, o.unclaim(ctx, "", ""))
+	}
+	return fmt.Sprintf("%d other row(s) reach the same file", rows), nil
 }
 
 // elsewhere returns how rows of another source could spell one of paths. Only
@@ -197,7 +203,7 @@ func (o *original) judge(ctx context.Context) (string, error) {
 	if why != "" {
 		return o.putBack(ctx, outcomeDiffers, source.CodeDiffers, why)
 	}
-	if info.FileID != o.other || info.Links != 1 { // not the file that was looked at before
+	if info.FileID != o.rec.FileID || info.Links != 1 { // not the file that was looked at before
 		if why, err = o.shared(ctx, info); err != nil {
 			return "", err
 		}
@@ -279,23 +285,30 @@ func (o *original) remove(ctx context.Context) (string, error) {
 	return o.finish(ctx, "")
 }
 
-// finish records that the original is gone.
+// finish moves the row on and records that the original is gone.
 func (o *original) finish(ctx context.Context, note string) (string, error) {
 	k := o.d.k
-	if err := k.audit.append(auditDeleted, note, o.rec); err != nil {
-		return "", err
-	}
-	k.log.InfoContext(ctx, "source deleted", "source", o.rec.Source, "id", o.rec.ID, "path", o.rec.Path,
-		"name", o.rec.Name, "pack", o.rec.Pack, "ordinal", o.rec.Ordinal, "sha256", o.rec.SHA256,
-		"size", o.rec.Size, "verified_at", o.rec.VerifiedAt, "note", note)
 	ok, err := o.src.Rows.Deleted(ctx, o.c.row, o.d.claim, k.cfg.Now())
 	if err != nil {
 		return "", fmt.Errorf("move the row on: %w", err)
+	}
+	if err := k.recordDeleted(ctx, note, o.rec); err != nil {
+		return "", err
 	}
 	if !ok {
 		return outcomeMoved, nil
 	}
 	return outcomeDeleted, nil
+}
+
+func (k *Keeper) recordDeleted(ctx context.Context, note string, rec auditRecord) error {
+	if err := k.audit.append(auditDeleted, note, rec); err != nil {
+		return err
+	}
+	k.log.InfoContext(ctx, "source deleted", "source", rec.Source, "id", rec.ID, "path", rec.Path,
+		"name", rec.Name, "pack", rec.Pack, "ordinal", rec.Ordinal, "sha256", rec.SHA256,
+		"size", rec.Size, "verified_at", rec.VerifiedAt, "note", note)
+	return nil
 }
 
 func (o *original) unclaim(ctx context.Context, code, text string) error {

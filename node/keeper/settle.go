@@ -52,25 +52,45 @@ func (k *Keeper) settleOne(ctx context.Context, rec auditRecord) error {
 	if err != nil {
 		return err
 	}
-	event, note := auditVoid, "nothing was hidden"
-	if hidden {
-		event, note = auditPutBack, "its deletion was given up"
-		err := s.Files.PutBack(ctx, rec.Path)
-		switch {
-		case errors.Is(err, fs.ErrExist):
-			event, note = auditKept, "another file stands at its path"
-			k.log.ErrorContext(ctx, "a quarantined original stays: another file stands at its path",
-				"source", rec.Source, "id", rec.ID, "path", rec.Path)
-		case err != nil:
-			return err
-		}
+	if !hidden {
+		return k.settleUnhidden(ctx, s, rec, known && row.State == source.DeletedSource && row.Pack == rec.Pack)
 	}
-	// While ours and gone from both places, the claim must stay: it is what
-	// tells the next pass that the file was removed by us.
-	if ours && hidden && row.Claim != "" {
+	event, note := auditPutBack, "its deletion was given up"
+	err = s.Files.PutBack(ctx, rec.Path)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		event, note = auditKept, "another file stands at its path"
+		k.log.ErrorContext(ctx, "a quarantined original stays: another file stands at its path",
+			"source", rec.Source, "id", rec.ID, "path", rec.Path)
+	case err != nil:
+		return err
+	}
+	if ours && row.Claim != "" {
 		if err := s.Rows.Unclaim(ctx, row, row.Claim, "", "", k.cfg.Now()); err != nil {
 			return err
 		}
 	}
 	return k.audit.append(event, note, rec)
+}
+
+// settleUnhidden closes the intent of an original that is not in quarantine:
+// it was removed, or it never left its path. The row's claim stays: when the
+// file is gone it tells the next pass by whom.
+func (k *Keeper) settleUnhidden(ctx context.Context, s source.Source, rec auditRecord, deleted bool) error {
+	if deleted {
+		return k.recordDeleted(ctx, "its row was moved on already", rec)
+	}
+	f, err := s.Files.Open(ctx, rec.Path)
+	switch {
+	case errors.Is(err, source.ErrNoFile):
+		return k.audit.append(auditGone, "neither at its path nor in quarantine", rec)
+	case errors.Is(err, source.ErrNotRegular), errors.Is(err, source.ErrOutside):
+		return k.audit.append(auditVoid, err.Error(), rec)
+	case err != nil:
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return k.audit.append(auditVoid, "it stands at its path", rec)
 }
