@@ -31,6 +31,7 @@ func (r *Retriever) openID(ctx context.Context, sourceName, id string, q Query) 
 	return file, err
 }
 
+// openIDOnce is one round; last says that no other will follow.
 func (r *Retriever) openIDOnce(ctx context.Context, sourceName, id string, q Query, last bool) (File, error) {
 	row, src, err := r.rowByID(ctx, sourceName, id)
 	if errors.Is(err, ErrNotFound) {
@@ -39,38 +40,41 @@ func (r *Retriever) openIDOnce(ctx context.Context, sourceName, id string, q Que
 	if err != nil {
 		return File{}, err
 	}
-	name := row.DesName
-	if name == "" {
-		name = row.Name
+	l := lookup{name: servedName(row), want: q.Want, keep: true}
+	l.hash = desformat.HashName(l.name)
+	if desformat.CheckName(l.name) != nil { // then it never was packed
+		return r.original(ctx, src, row, l.hash.Shard(r.cfg.Manifest.View().ShardBits()), last)
 	}
-	l := lookup{name: name, hash: desformat.HashName(name), want: q.Want, keep: true}
-	v := r.cfg.Manifest.View()
-	if desformat.CheckName(name) == nil { // else it was never packed
-		f, seen, err := r.locate(ctx, &l)
-		if err != nil {
-			return File{}, err
-		}
-		v = seen
-		if f.rec != nil && f.rec.Header.Type == desformat.TypeFile && f.rec.Header.Source == row.Source && f.rec.Header.ID == row.ID {
-			return r.file(f, v, &l), nil
-		}
-		f.close()
+	f, v, err := r.locate(ctx, &l)
+	if err != nil {
+		return File{}, err
 	}
-	if archived(row) && !last {
-		// The view may be behind the row.
-		if _, err := r.confirm(ctx); err != nil {
-			return File{}, err
-		}
-		return File{}, errOvertaken
+	if isOf(f, row) && f.rec.Header.Type == desformat.TypeFile {
+		return r.file(f, v, &l), nil
 	}
-	file, err := r.original(ctx, src, row, last)
-	file.Shard = l.hash.Shard(v.ShardBits())
-	return file, err
+	f.close()
+	if f, v, err = r.confirmed(ctx, &l); err != nil {
+		return File{}, err
+	}
+	if isOf(f, row) {
+		return r.live(f, v, &l)
+	}
+	f.close() // the name belongs to another id by now, or to none
+	return r.original(ctx, src, row, l.hash.Shard(v.ShardBits()), last)
 }
 
-// archived reports whether the row says that a pack holds the file.
-func archived(row source.Row) bool {
-	return row.State == source.Packed || row.State == source.DeletedSource
+// servedName is the name that the row's file has in the archive.
+func servedName(row source.Row) string {
+	if row.DesName != "" {
+		return row.DesName
+	}
+	return row.Name
+}
+
+// isOf reports whether a record was found and archives, or removes, the file of
+// row.
+func isOf(f found, row source.Row) bool {
+	return f.rec != nil && f.rec.Header.Source == row.Source && f.rec.Header.ID == row.ID
 }
 
 // missedID answers for an id that no source has: like every absence, only with

@@ -19,7 +19,8 @@ var (
 	// ErrGone: the newest record of the name is a tombstone; confirmed.
 	ErrGone = errors.New("file was removed")
 	// ErrUnavailable: the store or a source failed, or has lost what it should
-	// have. It says nothing about the name.
+	// have, or a record is of a newer format than this node can read. It says
+	// nothing about the name.
 	ErrUnavailable = errors.New("unavailable")
 	// ErrUnconfirmed: nothing was found, and without a quorum nobody can say
 	// that there is nothing.
@@ -66,7 +67,7 @@ func (r *Retriever) classify(ctx context.Context, p *raftmeta.Pack, off int64, e
 		return err // classified where it happened
 	case errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("pack %s: %w: %w", p.ID, errMissing, err)
-	case errors.Is(err, desformat.ErrCorrupt), errors.Is(err, desformat.ErrNotPack), errors.Is(err, desformat.ErrVersion):
+	case errors.Is(err, desformat.ErrCorrupt), errors.Is(err, desformat.ErrNotPack):
 		var at *desformat.CorruptError
 		if errors.As(err, &at) && at.Offset > off {
 			off = at.Offset

@@ -2,6 +2,8 @@ package retriever
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 
 	"github.com/datavision/desnode/desformat"
@@ -45,19 +47,40 @@ func (f *File) Content() (content []byte, whole bool) {
 // end: whoever passes it on holds back what was read last until io.EOF.
 func (f *File) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if f.Record == nil {
-		return io.NopCloser(f.Original), nil
+		return io.NopCloser(&opened{f.Original, f.Row, ctx}), nil
 	}
-	at := f.Record.Location.Offset
 	if f.stream != nil && off == 0 && n == f.Record.Header.Size {
 		body := f.stream
 		f.stream = nil
-		return &verified{body, f, ctx, at}, nil
+		return &verified{body, f.r, ctx, f.pack, f.Record.Location.Offset}, nil
 	}
-	body, err := desformat.OpenContent(ctx, f.r.object(f.pack, causeContent), f.Record.Location, f.Record.Header, off, n)
+	body, err := f.open(ctx, f.pack, f.Record, off, n)
+	if errors.Is(err, errMissing) {
+		body, err = f.openElsewhere(ctx, off, n, err)
+	}
+	return body, err
+}
+
+func (f *File) open(ctx context.Context, p *raftmeta.Pack, rec *Record, off, n int64) (io.ReadCloser, error) {
+	body, err := desformat.OpenContent(ctx, f.r.object(p, causeContent), rec.Location, rec.Header, off, n)
 	if err != nil {
-		return nil, f.r.missing(f.r.classify(ctx, f.pack, at, err))
+		return nil, f.r.classify(ctx, p, rec.Location.Offset, err)
 	}
-	return &verified{body, f, ctx, at}, nil
+	return &verified{body, f.r, ctx, p, rec.Location.Offset}, nil
+}
+
+// openElsewhere opens the content where a newer view has it: its pack may have
+// been merged into another since its header was read. Another version of the
+// file will not do, since the caller has spoken of this one already.
+func (f *File) openElsewhere(ctx context.Context, off, n int64, missing error) (io.ReadCloser, error) {
+	h := f.Record.Header
+	l := lookup{name: h.Name, hash: desformat.HashName(h.Name), want: WantHeader, keep: true}
+	now, err := f.r.walk(ctx, f.r.newest(ctx), &l)
+	if err != nil || now.rec == nil || now.rec.Pack == f.Record.Pack || now.rec.Header.Size != h.Size || now.rec.Header.SHA256 != h.SHA256 {
+		return nil, f.r.missing(missing)
+	}
+	body, err := f.open(ctx, now.pack, now.rec, off, n)
+	return body, f.r.missing(err)
 }
 
 // Close lets go of what was opened.
@@ -73,15 +96,36 @@ func (f *File) Close() {
 // verified gives the errors of a content stream their kind.
 type verified struct {
 	io.ReadCloser
-	f   *File
-	ctx context.Context //nolint:containedctx // of the one request whose body this is
-	at  int64
+	r    *Retriever
+	ctx  context.Context //nolint:containedctx // of the one request whose body this is
+	pack *raftmeta.Pack
+	at   int64
 }
 
 func (v *verified) Read(p []byte) (int, error) {
 	n, err := v.ReadCloser.Read(p)
 	if err != nil && err != io.EOF { //nolint:errorlint // io.Reader's contract is the bare io.EOF
-		err = v.f.r.missing(v.f.r.classify(v.ctx, v.f.pack, v.at, err))
+		err = v.r.missing(v.r.classify(v.ctx, v.pack, v.at, err))
+	}
+	return n, err
+}
+
+// opened gives the errors of an original's stream their kind. That it changed
+// is one of them: another reading may meet it at rest.
+type opened struct {
+	io.Reader
+	row source.Row
+	ctx context.Context //nolint:containedctx // of the one request whose body this is
+}
+
+func (o *opened) Read(p []byte) (int, error) {
+	n, err := o.Reader.Read(p)
+	switch {
+	case err == nil, err == io.EOF: //nolint:errorlint // io.Reader's contract is the bare io.EOF
+	case o.ctx.Err() != nil:
+		err = o.ctx.Err()
+	default:
+		err = fmt.Errorf("%w: original of row %s of source %s: %w", ErrUnavailable, o.row.ID, o.row.Source, err)
 	}
 	return n, err
 }

@@ -60,10 +60,10 @@ func weight(bytes int64) uint32 { return uint32(min(bytes, 1<<32-1)) }
 
 // get returns the index of packs[0]. When that is not in memory, the missing
 // ones among the next packs are loaded beside it, up to `parallel` in all, since
-// the walk is likely to need them.
-func (c *indexCache) get(ctx context.Context, packs []*raftmeta.Pack, parallel int) (*desformat.Index, error) {
+// the walk is likely to need them. cached: it was in memory.
+func (c *indexCache) get(ctx context.Context, packs []*raftmeta.Pack, parallel int) (x *desformat.Index, cached bool, err error) {
 	if x, ok := c.cache.GetIfPresent(packs[0].ID); ok {
-		return x, nil
+		return x, true, nil
 	}
 	var others sync.WaitGroup
 	started := 1
@@ -80,9 +80,9 @@ func (c *indexCache) get(ctx context.Context, packs []*raftmeta.Pack, parallel i
 			_, _ = c.load(ctx, p)
 		})
 	}
-	x, err := c.load(ctx, packs[0])
+	x, err = c.load(ctx, packs[0])
 	others.Wait()
-	return x, err
+	return x, false, err
 }
 
 // load brings an index into the cache, joining a load under way.

@@ -26,6 +26,8 @@ type lookup struct {
 	hash desformat.NameHash
 	want Want
 	keep bool // headers that are read go into the cache
+
+	asked bool // set when anything had to be asked of the store
 }
 
 // scratch is the memory of one walk, used again.
@@ -48,7 +50,8 @@ func (r *Retriever) walk(ctx context.Context, v View, q *lookup) (found, error) 
 		if best.rec != nil && p.MaxSeq.Compare(best.rec.Header.Seq) <= 0 {
 			break // neither this pack nor those behind it hold a newer one
 		}
-		x, err := r.indexes.get(ctx, s.packs[i:], r.cfg.ParallelIndexes)
+		x, cached, err := r.indexes.get(ctx, s.packs[i:], r.cfg.ParallelIndexes)
+		q.asked = q.asked || !cached
 		if err != nil {
 			best.close()
 			return found{}, r.classify(ctx, p, p.Index.Offset, err)
@@ -77,21 +80,40 @@ func (r *Retriever) walk(ctx context.Context, v View, q *lookup) (found, error) 
 	return best, nil
 }
 
-// locate walks the newest view. When the store says that a pack's object is not
-// there, the manifest may have moved on: it is asked for its newest view, and
-// that is walked.
+// locate walks the newest view of this node.
 func (r *Retriever) locate(ctx context.Context, q *lookup) (found, View, error) {
-	v := r.cfg.Manifest.View()
+	return r.locateIn(ctx, r.cfg.Manifest.View(), q)
+}
+
+// locateIn walks v. When the store says that a pack's object is not there, the
+// manifest may have moved on: it is asked for its newest view, and that is
+// walked. It returns the view that it walked last.
+func (r *Retriever) locateIn(ctx context.Context, v View, q *lookup) (found, View, error) {
 	f, err := r.walk(ctx, v, q)
 	if !errors.Is(err, errMissing) {
 		return f, v, err
 	}
-	newest, confirmErr := r.confirm(ctx)
-	if confirmErr != nil {
-		newest = r.cfg.Manifest.View()
+	v = r.newest(ctx)
+	f, err = r.walk(ctx, v, q)
+	return f, v, r.missing(err)
+}
+
+// newest returns a confirmed view, or without a quorum the newest of this node.
+func (r *Retriever) newest(ctx context.Context) View {
+	v, err := r.confirm(ctx)
+	if err != nil {
+		return r.cfg.Manifest.View()
 	}
-	f, err = r.walk(ctx, newest, q)
-	return f, newest, r.missing(err)
+	return v
+}
+
+// confirmed walks a view that a quorum has confirmed after the call began.
+func (r *Retriever) confirmed(ctx context.Context, q *lookup) (found, View, error) {
+	v, err := r.confirm(ctx)
+	if err != nil {
+		return found{}, nil, err
+	}
+	return r.locateIn(ctx, v, q)
 }
 
 // missing turns errMissing, when it stood in the newest view, into the error

@@ -36,12 +36,13 @@ var outcomeNames = [outcomes]string{
 	"corrupt", "unavailable", "unconfirmed", "busy", "canceled",
 }
 
-// outcomeOf tells a hit from memory from one that asked the store.
-func outcomeOf(f found) outcome {
-	if f.cached {
-		return outcomeHot
+// outcomeOf tells a hit from memory from one that asked the store, or will for
+// its content.
+func outcomeOf(f found, q *lookup) outcome {
+	if q.asked || f.rec == nil || !f.rec.whole && q.want != WantHeader {
+		return outcomeStore
 	}
-	return outcomeStore
+	return outcomeHot
 }
 
 // outcomeOfError is the outcome that an error stands for.

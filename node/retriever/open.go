@@ -34,7 +34,7 @@ func (r *Retriever) Open(ctx context.Context, name string, q Query) (File, error
 	}
 	l := lookup{name: name, hash: desformat.HashName(name), want: q.Want, keep: true}
 	f, v, err := r.locate(ctx, &l)
-	outcome := outcomeOf(f)
+	outcome := outcomeOf(f, &l)
 	var file File
 	switch {
 	case err != nil:
@@ -42,7 +42,7 @@ func (r *Retriever) Open(ctx context.Context, name string, q Query) (File, error
 		file = r.file(f, v, &l)
 	default:
 		outcome = outcomeSource
-		file, err = r.miss(ctx, v, &l, q.Client)
+		file, err = r.miss(ctx, &l, q.Client)
 	}
 	if err != nil {
 		outcome = outcomeOfError(err)
@@ -56,16 +56,16 @@ func (r *Retriever) file(f found, v View, l *lookup) File {
 	return File{Record: f.rec, Shard: l.hash.Shard(v.ShardBits()), r: r, pack: f.pack, stream: f.stream}
 }
 
-// miss goes on where the packs of the view seen hold no live record. It looks
-// again in a confirmed view, then asks the sources, and repeats that once when
-// what a source says has been overtaken.
-func (r *Retriever) miss(ctx context.Context, seen View, l *lookup, client string) (File, error) {
+// miss goes on where the packs of this node's view hold no live record. It
+// looks again in a confirmed view, then asks the sources, and repeats that once
+// when the original vanishes between look-up and open.
+func (r *Retriever) miss(ctx context.Context, l *lookup, client string) (File, error) {
 	if r.cfg.Misses != nil && client != "" && !r.cfg.Misses.Allow(client) {
 		return File{}, ErrBusy
 	}
-	file, err := r.missOnce(ctx, seen, l, false)
+	file, err := r.missOnce(ctx, l, false)
 	if errors.Is(err, errOvertaken) {
-		file, err = r.missOnce(ctx, nil, l, true)
+		file, err = r.missOnce(ctx, l, true)
 	}
 	if r.cfg.Misses != nil && client != "" && (errors.Is(err, ErrNotFound) || errors.Is(err, ErrGone)) {
 		r.cfg.Misses.Missed(client)
@@ -73,43 +73,54 @@ func (r *Retriever) miss(ctx context.Context, seen View, l *lookup, client strin
 	return file, err
 }
 
-// errOvertaken: between two looks the file has moved on, to a pack or away.
+// errOvertaken: the original has gone since its row was read, to a pack or for
+// good.
 var errOvertaken = errors.New("overtaken")
 
 // missOnce is one round; last says that no other will follow.
-func (r *Retriever) missOnce(ctx context.Context, seen View, l *lookup, last bool) (File, error) {
-	v, err := r.confirm(ctx)
+func (r *Retriever) missOnce(ctx context.Context, l *lookup, last bool) (File, error) {
+	// A tombstone in a view that turns out to be the newest is walked again:
+	// it is rare, and in memory by now.
+	f, v, err := r.confirmed(ctx, l)
 	if err != nil {
 		return File{}, err
 	}
-	// A tombstone in a view that turns out to be the newest is walked again:
-	// it is rare, and in memory by now.
-	if f, err := r.walk(ctx, v, l); err != nil {
-		return File{}, r.missing(err)
-	} else if f.rec != nil {
-		if f.rec.Header.Type == desformat.TypeTombstone {
-			return File{}, ErrGone
-		}
-		return r.file(f, v, l), nil
+	if f.rec != nil {
+		return r.live(f, v, l)
 	}
 	row, src, err := r.rowByName(ctx, l.name)
 	if err != nil {
 		return File{}, err
 	}
-	file, err := r.original(ctx, src, row, last)
-	file.Shard = l.hash.Shard(v.ShardBits())
-	return file, err
+	if archived(row) {
+		// Packed since the manifest was asked, or what the row says is wrong.
+		if f, v, err = r.confirmed(ctx, l); err != nil {
+			return File{}, err
+		}
+		if f.rec != nil {
+			return r.live(f, v, l)
+		}
+	}
+	return r.original(ctx, src, row, l.hash.Shard(v.ShardBits()), last)
 }
 
-// original opens the file of a row that no pack holds.
-func (r *Retriever) original(ctx context.Context, src Source, row source.Row, last bool) (File, error) {
-	switch row.State {
-	case source.Active, source.Marked, source.Failed:
-	default:
-		// Archived, says the row; then the manifest must know.
-		if !last {
-			return File{}, errOvertaken
-		}
+// live is the answer from a record of a confirmed view.
+func (r *Retriever) live(f found, v View, l *lookup) (File, error) {
+	if f.rec.Header.Type == desformat.TypeTombstone {
+		return File{}, ErrGone
+	}
+	return r.file(f, v, l), nil
+}
+
+// archived reports whether the row says that a pack holds the file.
+func archived(row source.Row) bool {
+	return row.State == source.Packed || row.State == source.DeletedSource
+}
+
+// original opens the file of a row of which the manifest, confirmed after the
+// row was read where the row says archived, has no record.
+func (r *Retriever) original(ctx context.Context, src Source, row source.Row, shard uint32, last bool) (File, error) {
+	if archived(row) {
 		r.cfg.Logger.ErrorContext(ctx, "archived row without a record",
 			"source", row.Source, "id", row.ID, "state", string(row.State), "pack", row.Pack.String())
 		r.metrics.lostRecords.Inc()
@@ -120,7 +131,7 @@ func (r *Retriever) original(ctx context.Context, src Source, row source.Row, la
 	o, err := src.Files.Open(ctx, row.Path)
 	switch {
 	case err == nil:
-		return File{Original: o, Row: row, r: r}, nil
+		return File{Original: o, Row: row, Shard: shard, r: r}, nil
 	case !last && (errors.Is(err, source.ErrNoFile) || errors.Is(err, source.ErrChanged)):
 		return File{}, errOvertaken
 	case ctx.Err() != nil:

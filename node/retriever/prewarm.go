@@ -50,11 +50,17 @@ func (r *Retriever) dropDeparted(v View, known map[desformat.PackID]struct{}) ma
 			live[p.ID] = struct{}{}
 		}
 	}
+	// Not only those that were known: a read of an older view may have brought
+	// one back.
+	for id := range r.indexes.cache.Keys() {
+		if _, ok := live[id]; !ok {
+			r.indexes.cache.Invalidate(id)
+		}
+	}
 	departed := false
 	for id := range known {
 		if _, ok := live[id]; !ok {
 			departed = true
-			r.indexes.cache.Invalidate(id)
 		}
 	}
 	if !departed {

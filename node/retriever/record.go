@@ -40,14 +40,18 @@ func (c *Record) Memo(build func(*Record) any) any {
 const (
 	recordOverhead = 512
 	memoOverhead   = 1536
+	tlvOverhead    = 32 // of each metadata field kept raw
 )
 
 // cost is what the record takes in the cache, in bytes.
 func (c *Record) cost() int64 {
 	h := c.Header
-	n := len(h.Name) + len(h.Meta.ContentType) + len(h.Meta.Custom) + len(h.Source) + len(h.ID)
-	chunks := int64(8) * (1 + h.StoredLen>>20)
-	return int64(len(c.content)+n) + chunks + recordOverhead + memoOverhead
+	n := len(h.Name) + len(h.Source) + len(h.ID) + len(h.Tenant)
+	n += len(h.Meta.ContentType) + len(h.Meta.Retention) + len(h.Meta.Custom)
+	for _, field := range h.Meta.Unknown {
+		n += len(field.Value) + tlvOverhead
+	}
+	return int64(len(c.content)+n) + recordOverhead + memoOverhead
 }
 
 // recordKey names a record for the data cache: it never changes, since packs

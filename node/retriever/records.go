@@ -17,7 +17,8 @@ import (
 // of large ones the header, so that a range of it takes one request.
 type recordCache struct {
 	cache   *otter.Cache[recordKey, *Record]
-	loads   joined[recordKey, *Record]
+	loads   joined[recordKey, *Record] // whole
+	headers joined[recordKey, *Record]
 	hits    *stats.Counter
 	ceiling int64
 }
@@ -65,7 +66,6 @@ type found struct {
 	rec    *Record
 	pack   *raftmeta.Pack
 	stream io.ReadCloser
-	cached bool
 }
 
 func (f found) close() {
@@ -82,9 +82,10 @@ func (r *Retriever) look(ctx context.Context, c candidate, q *lookup) (found, er
 			return found{}, nil
 		}
 		if rec.whole || q.want == WantHeader || c.loc.Length > smallRecord {
-			return found{rec: rec, pack: c.pack, cached: true}, nil
+			return found{rec: rec, pack: c.pack}, nil
 		}
 	}
+	q.asked = true
 	if err := c.check(); err != nil {
 		return found{}, r.classify(ctx, c.pack, c.loc.Offset, err)
 	}
@@ -106,6 +107,12 @@ func (r *Retriever) look(ctx context.Context, c candidate, q *lookup) (found, er
 		f.close()
 		return found{}, nil
 	}
+	if seq := f.rec.Header.Seq; seq.Compare(c.pack.MinSeq) < 0 || seq.Compare(c.pack.MaxSeq) > 0 {
+		// Sound in itself, but of another pack; the walk's order rests on this.
+		f.close()
+		err := fmt.Errorf("%w: record of seq %s in a pack of %s to %s", desformat.ErrCorrupt, seq, c.pack.MinSeq, c.pack.MaxSeq)
+		return found{}, r.classify(ctx, c.pack, c.loc.Offset, err)
+	}
 	return f, nil
 }
 
@@ -117,13 +124,24 @@ func (c candidate) check() error {
 	return nil
 }
 
-// lookHeader reads header and name only.
+// lookHeader reads header and name only, joining a read under way.
 func (r *Retriever) lookHeader(ctx context.Context, c candidate, q *lookup) (found, error) {
-	h, err := desformat.ReadHeader(ctx, r.object(c.pack, causeHeader), c.loc)
+	rec, err := r.records.headers.do(ctx, c.key, func() (*Record, error) {
+		// The load before this one may have ended after this caller missed.
+		if e, ok := r.records.cache.GetEntryQuietly(c.key); ok {
+			return e.Value, nil
+		}
+		load, cancel := r.loadContext(ctx)
+		defer cancel()
+		h, err := desformat.ReadHeader(load, r.object(c.pack, causeHeader), c.loc)
+		if err != nil {
+			return nil, r.classify(context.WithoutCancel(ctx), c.pack, c.loc.Offset, err)
+		}
+		return newRecord(c.pack, c.loc, h), nil
+	})
 	if err != nil {
 		return found{}, err
 	}
-	rec := newRecord(c.pack, c.loc, h)
 	if q.keep {
 		r.records.putHeader(c.key, rec)
 	}
