@@ -63,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"startnode":  startNode,
 			"stopnode":   stopNode,
 			"flip":       flip,
+			"flippacked": flipPacked,
 			"cutto":      cutTo,
 			"mkfifo":     mkfifo,
 			"oddname":    oddName,
@@ -125,6 +126,34 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b, 0o600))
 }
 
+// flippacked PATTERN CONTENT: changes one bit where the only file that the
+// pattern matches holds that content.
+func flipPacked(ts *testscript.TestScript, _ bool, args []string) {
+	path := only(ts, args[0])
+	b, err := os.ReadFile(path)
+	ts.Check(err)
+	at := bytes.Index(b, []byte(args[1]))
+	if at < 0 {
+		ts.Fatalf("%s does not hold %q", path, args[1])
+	}
+	b[at] ^= 1
+	fi, err := os.Stat(path)
+	ts.Check(err)
+	ts.Check(os.Chmod(path, 0o600))
+	ts.Check(os.WriteFile(path, b, 0o600))
+	ts.Check(os.Chtimes(path, fi.ModTime(), fi.ModTime())) // rot leaves it alone
+}
+
+// only returns the only file that the pattern matches.
+func only(ts *testscript.TestScript, pattern string) string {
+	found, err := filepath.Glob(ts.MkAbs(pattern))
+	ts.Check(err)
+	if len(found) != 1 {
+		ts.Fatalf("%s matches %d files, want 1", pattern, len(found))
+	}
+	return found[0]
+}
+
 // cutto FILE SIZE: cuts a file; a negative size counts from the end.
 func cutTo(ts *testscript.TestScript, _ bool, args []string) {
 	b := []byte(ts.ReadFile(args[0]))
@@ -162,12 +191,7 @@ func stopPID(ts *testscript.TestScript, _ bool, _ []string) {
 
 // copyone PATTERN TO: copies the only file that the pattern matches.
 func copyOne(ts *testscript.TestScript, _ bool, args []string) {
-	found, err := filepath.Glob(ts.MkAbs(args[0]))
-	ts.Check(err)
-	if len(found) != 1 {
-		ts.Fatalf("%s matches %d files, want 1", args[0], len(found))
-	}
-	b, err := os.ReadFile(found[0])
+	b, err := os.ReadFile(only(ts, args[0]))
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }
