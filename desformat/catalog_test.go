@@ -107,6 +107,11 @@ func TestCatalogOfManyBlocks(t *testing.T) {
 	if err := r.Verify(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
+	other := footer.Catalog
+	other.CRC++
+	if _, err := catalogOf(t.Context(), f, other); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a catalog whose blocks are right and which is not the manifest's: %v, want ErrCorrupt", err)
+	}
 	for _, s := range []Section{{Offset: 5, Length: 10}, {Offset: footer.Catalog.Offset, Length: -1}, {Offset: 1 << 60}} {
 		if _, err := catalogOf(t.Context(), f, s); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("%+v: %v, want ErrCorrupt", s, err)

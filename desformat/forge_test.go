@@ -98,7 +98,14 @@ func TestVerifyNoticesContradictions(t *testing.T) {
 		{"payload bytes", func(p *parts) { p.footer.PayloadBytes-- }},
 		{"lowest seq", func(p *parts) { p.footer.MinSeq.Index-- }},
 		{"highest seq", func(p *parts) { p.footer.MaxSeq.Index++ }},
-		{"range", func(p *parts) { p.footer.Range = Range{prefix: ^entries[0].Hash().Top32() & (1 << 31), bits: 1} }},
+		{"range", func(p *parts) {
+			p.footer.Range = Range{prefix: ^entries[0].Hash().Top32() & (1 << 31), bits: 1}
+			x := newIndexBuilder(3, p.footer.Range)
+			for _, e := range entries {
+				x.add(e.Hash(), e.Offset+e.Length)
+			}
+			p.index = x.finish()
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := takeApart(raw, footer)
@@ -135,10 +142,36 @@ func TestIndexAndCatalogBelongToTheirPack(t *testing.T) {
 		t.Errorf("Catalog: %v, want ErrCorrupt", err)
 	}
 	p = takeApart(raw, footer)
+	x := newIndexBuilder(3, Range{})
+	for i, it := range items {
+		x.add(it.Hash(), packHeaderLen+int64(i+1)*70)
+	}
+	p.index = x.finish() // right in itself, of shorter records
+	r, _ = open(t, p.assemble())
+	if _, err := r.Index(t.Context()); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Index that ends before the records: %v, want ErrCorrupt", err)
+	}
+	p = takeApart(raw, footer)
 	p.footer.Records-- // a count that only the catalog's end contradicts
 	r, _ = open(t, p.assemble())
 	if _, err := listed(t.Context(), r); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("Catalog with a record too many: %v, want ErrCorrupt", err)
+	}
+}
+
+// TestVerifyHoldsThePackAgainstItsHash: the SHA-256 in the footer, which the
+// manifest repeats, is that of the bytes.
+func TestVerifyHoldsThePackAgainstItsHash(t *testing.T) {
+	raw, _, footer := build(t, testConfig(), []item{fileItem("a", "AAA")})
+	if sha256.Sum256(raw[:footer.Size-footerLen]) != footer.SHA256 {
+		t.Error("the Writer returned another SHA-256 than that of the bytes before the footer")
+	}
+	end := raw[footer.Size-footerLen:]
+	end[0] ^= 1
+	binary.LittleEndian.PutUint32(end[footerCRC:], footerSum(end))
+	r, _ := open(t, raw)
+	if err := r.Verify(t.Context(), nil); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("Verify: %v, want ErrCorrupt", err)
 	}
 }
 
@@ -196,6 +229,10 @@ func TestHeaderContradictions(t *testing.T) {
 		return slices.Insert(encode(func(*Header) {}), at, v...)
 	}
 	behind := len(encode(func(*Header) {}))
+	chunks := plain()
+	chunks.Size, chunks.ChunkLen, chunks.StoredLen = 100, 10, storedLen(100, 10)
+	padded := appendHeader(nil, &chunks, int64(behind+20))
+	padded[behind+10] = 1
 	for _, tc := range []struct {
 		name string
 		b    []byte
@@ -224,6 +261,7 @@ func TestHeaderContradictions(t *testing.T) {
 		{"empty content type", encode(func(h *Header) { h.Meta.Unknown = []TLV{{tlvContentType, nil}} })},
 		{"created that is no time", encode(func(h *Header) { h.Meta.Unknown = []TLV{{tlvCreated, []byte{1}}} })},
 		{"created and more", encode(func(h *Header) { h.Meta.Unknown = []TLV{{tlvCreated, []byte{1, 1, 1}}} })},
+		{"padding that is not zero", padded},
 		{"padding without chunks", insert(behind, 0)},
 		{"long varint", slices.Replace(insert(leadLen+4, 0), leadLen+4, leadLen+6, 0x81, 0x00)},
 		{"endless varint", insert(leadLen+4, bytes.Repeat([]byte{0xff}, 12)...)},

@@ -165,6 +165,15 @@ func TestParseIndexRefuses(t *testing.T) {
 	if total := len(x.b) * 8; accepted > total*3/4 {
 		t.Errorf("%d of %d forged indexes accepted", accepted, total)
 	}
+	b := slices.Clone(x.b)
+	p := x.page(0) // its last record behind the last quotient there is
+	last := selectOne(b, p.quotients, p.n-1)
+	b[p.quotients+last/8] &^= 1 << (last % 8)
+	last = p.n + 1<<x.geo.quotients - 1
+	b[p.quotients+last/8] |= 1 << (last % 8)
+	if _, err := ParseIndex(b, Section{Offset: x.start, Length: int64(len(b)), CRC: crc32c(b)}); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("quotient without an end: %v, want ErrCorrupt", err)
+	}
 	for n := range x.b {
 		if _, err := ParseIndex(x.b[:n], Section{Offset: x.start, Length: int64(n), CRC: crc32c(x.b[:n])}); !errors.Is(err, ErrCorrupt) {
 			t.Fatalf("first %d bytes: %v", n, err)
