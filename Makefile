@@ -17,7 +17,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build ## start a node, archive Go's own source tree, read it all back and compare
-	./bin/desnode demo $(DIR)
+	./bin/desnode demo $(if $(DIR),'$(DIR)')
 
 build: ## build bin/desnode, one static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/desnode .
