@@ -333,11 +333,16 @@ func row(name string, state source.State) source.Row {
 type fakeFiles struct {
 	content map[string][]byte
 	err     error
+	before  func() // called once, before the next open
 	opens   int
 }
 
 func (s *fakeFiles) Open(_ context.Context, path string) (source.Original, error) {
 	s.opens++
+	if before := s.before; before != nil {
+		s.before = nil
+		before()
+	}
 	if s.err != nil {
 		return nil, s.err
 	}
@@ -383,8 +388,15 @@ func part(ctx context.Context, f *File, off, n int64) (string, error) {
 	return string(b), errors.Join(err, body.Close())
 }
 
+// failer is what is needed of a test: *testing.T, *testing.B and *rapid.T.
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Context() context.Context
+}
+
 // wantRead fails the test unless name reads as content.
-func wantRead(tb testing.TB, r *Retriever, name, content string) {
+func wantRead(tb failer, r *Retriever, name, content string) {
 	tb.Helper()
 	got, err := read(tb.Context(), r, name)
 	if err != nil {
@@ -397,7 +409,7 @@ func wantRead(tb testing.TB, r *Retriever, name, content string) {
 
 // wantError fails the test unless reading name ends with the error want and
 // with no other one of this package's.
-func wantError(tb testing.TB, r *Retriever, name string, want error) {
+func wantError(tb failer, r *Retriever, name string, want error) {
 	tb.Helper()
 	f, err := r.Open(tb.Context(), name, Query{})
 	if err == nil {
@@ -406,7 +418,7 @@ func wantError(tb testing.TB, r *Retriever, name string, want error) {
 	wantOnly(tb, err, want)
 }
 
-func wantOnly(tb testing.TB, err, want error) {
+func wantOnly(tb failer, err, want error) {
 	tb.Helper()
 	if !errors.Is(err, want) {
 		tb.Fatalf("error %v, want %v", err, want)
