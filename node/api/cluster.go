@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
 )
 
@@ -65,7 +66,57 @@ func show[T any](x *exchange, get func(context.Context) (T, error)) {
 		x.fail(err)
 		return
 	}
-	x.json(v)
+	x.json(filled(v))
+}
+
+// filled puts empty lists in the place of nil ones, since the contract knows no
+// null.
+func filled(v any) any {
+	switch v := v.(type) {
+	case Status:
+		v.Work, v.Sources, v.Uploads, v.Pauses = list(v.Work), list(v.Sources), list(v.Uploads), list(v.Pauses)
+		v.StoreCalls = mapped(v.StoreCalls)
+		for i := range v.Sources {
+			v.Sources[i].States = mapped(v.Sources[i].States)
+		}
+		return v
+	case PackList:
+		v.Packs = list(v.Packs)
+		for i := range v.Packs {
+			v.Packs[i].Copies = list(v.Packs[i].Copies)
+		}
+		return v
+	case LeaseList:
+		v.Leases = list(v.Leases)
+		return v
+	case MemberList:
+		v.Members = list(v.Members)
+		return v
+	case Backlog:
+		v.Sources = list(v.Sources)
+		for i := range v.Sources {
+			v.Sources[i].Buckets = list(v.Sources[i].Buckets)
+		}
+		return v
+	case FailedPage:
+		v.Rows = list(v.Rows)
+		return v
+	}
+	return v
+}
+
+func list[E any](s []E) []E {
+	if s == nil {
+		return []E{}
+	}
+	return s
+}
+
+func mapped[V any](m map[string]V) map[string]V {
+	if m == nil {
+		return map[string]V{}
+	}
+	return m
 }
 
 func (x *exchange) json(v any) {
@@ -95,6 +146,9 @@ func (x *exchange) failed(ctx context.Context) (page FailedPage, err error) {
 func (x *exchange) locate(ctx context.Context) (*Located, error) {
 	name := x.r.URL.Path[len(PathLocate):]
 	p, err := x.s.cfg.Files.Locate(ctx, name)
+	if !errors.Is(err, desformat.ErrInvalidName) {
+		x.shard(desformat.HashName(name).Shard(x.s.cfg.ShardBits()))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -121,6 +175,10 @@ func located(name string, p *retriever.Place) *Located {
 	return l
 }
 
+// forwarding are headers of proxies. One on this machine would make everyone a
+// loopback peer.
+var forwarding = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip"}
+
 // accept admits a request that changes something and decodes its body into v:
 // from this machine only until there is authentication, never on behalf of a
 // page in somebody's browser, and only as JSON, which a form can't send.
@@ -135,7 +193,13 @@ func (x *exchange) accept(v any) bool {
 		})
 		return false
 	}
-	if x.r.Header.Get("Origin") != "" || !localHost(x.r.Host) {
+	for _, name := range forwarding {
+		if x.r.Header[name] != nil {
+			x.problem(&Problem{Status: http.StatusForbidden, Code: CodeForbidden, Detail: "not answered through a proxy: it came with " + name})
+			return false
+		}
+	}
+	if x.r.Header["Origin"] != nil || !localHost(x.r.Host) {
 		x.problem(&Problem{Status: http.StatusForbidden, Code: CodeForbidden, Detail: "not answered to web pages"})
 		return false
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
 )
 
@@ -46,10 +47,12 @@ type entity struct {
 	ranges      []string // Accept-Ranges
 	cache       []string // Cache-Control
 	pack        []string // X-Des-Pack; nil: not from a pack
+	shard       []string // X-Des-Shard
 }
 
-// recordEntity describes a record. It is a function for Record.Memo.
-func recordEntity(rec *retriever.Record) any {
+// recordEntity describes a record, for Record.Memo. The length of a shard's
+// prefix is fixed when the cluster is formed, so the shard may be kept with it.
+func (s *Server) recordEntity(rec *retriever.Record) any {
 	h := rec.Header
 	e := describe(h.Name, h.Meta.ContentType, h.ModTime, h.Size)
 	e.etag = `"` + hex.EncodeToString(h.SHA256[:]) + `"`
@@ -57,6 +60,7 @@ func recordEntity(rec *retriever.Record) any {
 	e.digest = []string{"sha-256=:" + base64.StdEncoding.EncodeToString(h.SHA256[:]) + ":"}
 	e.ranges, e.cache = acceptBytes, noCache
 	e.pack = []string{rec.Pack.String()}
+	e.shard = shardLine(desformat.HashName(h.Name).Shard(s.cfg.ShardBits()))
 	return e
 }
 
@@ -73,6 +77,7 @@ func unpackedEntity(f *retriever.File) *entity {
 	e.etag = `W/"` + strconv.FormatInt(info.Size, 16) + "-" + strconv.FormatInt(info.ModTime.UnixNano(), 16) + `"`
 	e.etagLine = []string{e.etag}
 	e.ranges, e.cache = acceptNone, noStore
+	e.shard = shardLine(f.Shard)
 	return e
 }
 

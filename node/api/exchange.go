@@ -19,10 +19,11 @@ type exchange struct {
 	r      *http.Request
 	route  route
 	began  time.Time
-	id     string // X-Request-Id
-	trace  string // trace id of the inbound traceparent; empty: none
-	status int    // 0 until the header is sent
-	bytes  int64  // of the body
+	id     string    // X-Request-Id
+	idLine [1]string // the same as a header's value; here, since it costs no allocation of its own
+	trace  string    // trace id of the inbound traceparent; empty: none
+	status int       // 0 until the header is sent
+	bytes  int64     // of the body
 }
 
 // route is an endpoint, for the metrics.
@@ -101,7 +102,8 @@ func (x *exchange) identify() {
 		header["X-Request-Id"] = in
 	} else {
 		x.id = x.s.ids.next()
-		header["X-Request-Id"] = []string{x.id}
+		x.idLine[0] = x.id
+		header["X-Request-Id"] = x.idLine[:]
 	}
 	if in := x.r.Header["Traceparent"]; len(in) == 1 {
 		x.trace = traceID(in[0])
@@ -120,12 +122,9 @@ func (x *exchange) end() {
 	x.s.metrics.inFlight.Dec()
 	took := x.s.cfg.Now().Sub(x.began)
 	x.s.metrics.done(x.route, x.status, x.bytes, took)
-	level := slog.LevelDebug
-	if x.status >= http.StatusInternalServerError {
-		level = slog.LevelWarn
-	}
-	if x.s.cfg.Logger.Enabled(x.r.Context(), level) {
-		x.log(level, "http", slog.Duration("took", took))
+	// What went wrong has been logged where it was known why.
+	if x.s.cfg.Logger.Enabled(x.r.Context(), slog.LevelDebug) {
+		x.log(slog.LevelDebug, "http", slog.Duration("took", took))
 	}
 }
 
@@ -224,6 +223,7 @@ func (x *exchange) body(status int, contentType string, b []byte) {
 	if _, set := h["Cache-Control"]; !set {
 		h["Cache-Control"] = noStore
 	}
+	x.extend() // the work before may have taken long
 	x.send(status)
 	if x.r.Method == http.MethodHead {
 		return

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
@@ -40,8 +41,12 @@ func (x *exchange) fileByID(id string) {
 		return
 	}
 	params, err := url.ParseQuery(x.r.URL.RawQuery)
-	if err != nil || id == "" || len(id) > maxIDBytes {
-		x.fail(fmt.Errorf("%w: an id has 1 to %d bytes", ErrInvalidRequest, maxIDBytes))
+	switch {
+	case err != nil:
+		x.fail(fmt.Errorf("%w: %w", ErrInvalidRequest, err))
+		return
+	case id == "", len(id) > maxIDBytes, !plainText(id), !plainText(params.Get("source")):
+		x.fail(fmt.Errorf("%w: an id has 1 to %d bytes of UTF-8 and no NUL, and so has a source", ErrInvalidRequest, maxIDBytes))
 		return
 	}
 	f, err := x.s.cfg.Files.OpenID(x.r.Context(), params.Get("source"), id, x.query())
@@ -52,6 +57,10 @@ func (x *exchange) fileByID(id string) {
 	defer f.Close()
 	x.serve(&f)
 }
+
+// plainText reports whether every database takes s as text: another string
+// would look like a database that is down.
+func plainText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
 // readOnly is allow for GET and HEAD, without building a list.
 func (x *exchange) readOnly() bool {
@@ -82,20 +91,20 @@ func client(peer string) string {
 	return peer
 }
 
-func (x *exchange) shard(shard uint32) {
-	x.w.Header()["X-Des-Shard"] = []string{strconv.FormatUint(uint64(shard), 10)}
-}
+func (x *exchange) shard(shard uint32) { x.w.Header()["X-Des-Shard"] = shardLine(shard) }
+
+func shardLine(shard uint32) []string { return []string{strconv.FormatUint(uint64(shard), 10)} }
 
 // serve answers with a file that has been found.
 func (x *exchange) serve(f *retriever.File) {
 	var e *entity
 	if f.Record != nil {
-		e, _ = f.Record.Memo(recordEntity).(*entity)
+		e, _ = f.Record.Memo(x.s.describe).(*entity)
 	} else {
 		e = unpackedEntity(f)
 	}
 	h := x.w.Header()
-	x.shard(f.Shard)
+	h["X-Des-Shard"] = e.shard
 	if f.Record != nil && !x.s.cfg.Quorum() {
 		h["X-Des-Unconfirmed"] = yes
 	}

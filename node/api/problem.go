@@ -48,18 +48,24 @@ func (x *exchange) problemWith(p *Problem, key, value string) {
 	x.body(p.Status, TypeProblem, append(b, '\n'))
 }
 
-// fail answers with the problem that err stands for.
+// fail answers with the problem that err stands for, and logs it when the
+// client is not at fault.
 func (x *exchange) fail(err error) {
 	p := problemOf(err)
-	if p.Status >= http.StatusInternalServerError && x.r.Context().Err() == nil {
-		level := slog.LevelWarn
-		if p.Code == CodeCorrupt || p.Code == CodeInternal {
-			level = slog.LevelError
-		}
-		x.s.cfg.Logger.LogAttrs(x.r.Context(), level, "request failed",
-			slog.String("request_id", x.id), slog.String("trace_id", x.trace), slog.String("code", string(p.Code)), slog.String("error", err.Error()))
-	}
 	x.problem(p)
+	if p.Status < http.StatusInternalServerError {
+		return
+	}
+	level := slog.LevelWarn
+	switch {
+	case x.r.Context().Err() != nil:
+		level = slog.LevelDebug // the client left
+	case p.Code == CodeCorrupt, p.Code == CodeInternal:
+		level = slog.LevelError
+	}
+	if x.s.cfg.Logger.Enabled(x.r.Context(), level) {
+		x.log(level, "request failed", slog.String("code", string(p.Code)), slog.String("error", err.Error()))
+	}
 }
 
 // problemOf tells what an error means to a client. What the text of an

@@ -145,6 +145,8 @@ type Server struct {
 	ids     *requestIDs
 	node    []string // X-Des-Node, shared by all answers
 	scrape  http.Handler
+
+	describe func(*retriever.Record) any // recordEntity, bound once: it is handed over with each read
 }
 
 // New makes a Server and starts nothing.
@@ -153,6 +155,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg.withDefaults(), node: []string{string(cfg.Node)}}
+	s.describe = s.recordEntity
 	var err error
 	if s.ids, err = newRequestIDs(); err != nil {
 		return nil, fmt.Errorf("request ids: %w", err)
