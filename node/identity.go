@@ -57,7 +57,7 @@ func loadIdentity(dataDir string) (identity, error) {
 }
 
 func readIdentity(path string) (identity, error) {
-	b, err := os.ReadFile(path) //nolint:gosec // the operator names the data dir
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return identity{}, fmt.Errorf("read the node's identity: %w", err)
 	}

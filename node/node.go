@@ -171,6 +171,7 @@ func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) erro
 		Sources:    func() []retriever.Source { return readers },
 		IndexBytes: int64(n.cfg.Cache.Index),
 		DataBytes:  int64(n.cfg.Cache.Data),
+		Misses:     api.NewMissLimiter(api.MissLimits{}),
 		Registerer: metrics,
 		Logger:     n.log,
 	})
