@@ -2,7 +2,6 @@ package retriever
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -133,7 +132,8 @@ func (r *Retriever) readIndex(ctx context.Context, p *raftmeta.Pack) (*desformat
 	}
 	b := make([]byte, p.Index.Length)
 	_, err = io.ReadFull(body, b)
-	if err = errors.Join(err, body.Close()); err != nil {
+	_ = body.Close() // only read from: what came is verified
+	if err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
 	return desformat.ParseIndex(b, p.Index)

@@ -61,7 +61,7 @@ func (r *Retriever) walk(ctx context.Context, v View, q *lookup) (found, error) 
 			if p.IsDead(loc.Ordinal) {
 				continue
 			}
-			f, err := r.look(ctx, candidate{p, loc, recordKey{p.ID, loc.Ordinal}}, q)
+			f, err := r.look(ctx, candidate{p, x, loc, recordKey{p.ID, loc.Ordinal}}, q)
 			if err != nil {
 				best.close()
 				return found{}, err

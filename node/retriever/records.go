@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/maypok86/otter/v2"
 	"github.com/maypok86/otter/v2/stats"
@@ -54,9 +55,10 @@ const smallRecord = 1<<20 + 64<<10
 
 // candidate is one place where the index thinks the name may be.
 type candidate struct {
-	pack *raftmeta.Pack
-	loc  desformat.Location
-	key  recordKey
+	pack  *raftmeta.Pack
+	index *desformat.Index // that named it
+	loc   desformat.Location
+	key   recordKey
 }
 
 // found is what a candidate turned out to be: a record of the name, or nothing
@@ -107,12 +109,6 @@ func (r *Retriever) look(ctx context.Context, c candidate, q *lookup) (found, er
 		f.close()
 		return found{}, nil
 	}
-	if seq := f.rec.Header.Seq; seq.Compare(c.pack.MinSeq) < 0 || seq.Compare(c.pack.MaxSeq) > 0 {
-		// Sound in itself, but of another pack; the walk's order rests on this.
-		f.close()
-		err := fmt.Errorf("%w: record of seq %s in a pack of %s to %s", desformat.ErrCorrupt, seq, c.pack.MinSeq, c.pack.MaxSeq)
-		return found{}, r.classify(ctx, c.pack, c.loc.Offset, err)
-	}
 	return f, nil
 }
 
@@ -124,6 +120,23 @@ func (c candidate) check() error {
 	return nil
 }
 
+// record describes the record that was read at c, unless it is sound in itself
+// but not the one that manifest and index place there: then the bytes are those
+// of another pack. Without this, an object overwritten by another pack would
+// make a name look absent, and a seq out of bounds would mislead the walk.
+func (c candidate) record(h *desformat.Header) (*Record, error) {
+	if h.Type != desformat.TypeVoid {
+		if h.Seq.Compare(c.pack.MinSeq) < 0 || h.Seq.Compare(c.pack.MaxSeq) > 0 {
+			return nil, fmt.Errorf("%w: record of seq %s in a pack of %s to %s", desformat.ErrCorrupt, h.Seq, c.pack.MinSeq, c.pack.MaxSeq)
+		}
+		hash := h.Hash()
+		if !c.pack.Range.Contains(hash) || !slices.Contains(c.index.Lookup(hash, nil), c.loc) {
+			return nil, fmt.Errorf("%w: record %d is not the one that the index has there", desformat.ErrCorrupt, c.loc.Ordinal)
+		}
+	}
+	return newRecord(c.pack, c.loc, h), nil
+}
+
 // lookHeader reads header and name only, joining a read under way.
 func (r *Retriever) lookHeader(ctx context.Context, c candidate, q *lookup) (found, error) {
 	rec, err := r.records.headers.do(ctx, c.key, func() (*Record, error) {
@@ -133,11 +146,9 @@ func (r *Retriever) lookHeader(ctx context.Context, c candidate, q *lookup) (fou
 		}
 		load, cancel := r.loadContext(ctx)
 		defer cancel()
-		h, err := desformat.ReadHeader(load, r.object(c.pack, causeHeader), c.loc)
-		if err != nil {
-			return nil, r.classify(context.WithoutCancel(ctx), c.pack, c.loc.Offset, err)
-		}
-		return newRecord(c.pack, c.loc, h), nil
+		rec, err := r.readHeader(load, c)
+		// The load's own time limit is not the caller's: it means unavailable.
+		return rec, r.classify(context.WithoutCancel(ctx), c.pack, c.loc.Offset, err)
 	})
 	if err != nil {
 		return found{}, err
@@ -148,13 +159,25 @@ func (r *Retriever) lookHeader(ctx context.Context, c candidate, q *lookup) (fou
 	return found{rec: rec, pack: c.pack}, nil
 }
 
+func (r *Retriever) readHeader(ctx context.Context, c candidate) (*Record, error) {
+	h, err := desformat.ReadHeader(ctx, r.object(c.pack, causeHeader), c.loc)
+	if err != nil {
+		return nil, err
+	}
+	return c.record(h)
+}
+
 // lookStream begins to read a large record; its header comes at once.
 func (r *Retriever) lookStream(ctx context.Context, c candidate) (found, error) {
 	body, err := desformat.OpenRecord(ctx, r.object(c.pack, causeRecord), c.loc)
 	if err != nil {
 		return found{}, err
 	}
-	rec := newRecord(c.pack, c.loc, body.Header())
+	rec, err := c.record(body.Header())
+	if err != nil {
+		_ = body.Close() // only read from
+		return found{}, err
+	}
 	r.records.putHeader(c.key, rec)
 	return found{rec: rec, pack: c.pack, stream: body}, nil
 }
@@ -194,15 +217,15 @@ func (r *Retriever) fetchRecord(ctx context.Context, c candidate, name string) (
 	return rec, r.classify(context.WithoutCancel(ctx), c.pack, c.loc.Offset, err)
 }
 
-func (r *Retriever) readRecord(ctx context.Context, c candidate, name string) (rec *Record, err error) {
+func (r *Retriever) readRecord(ctx context.Context, c candidate, name string) (*Record, error) {
 	body, err := desformat.OpenRecord(ctx, r.object(c.pack, causeRecord), c.loc)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, body.Close()) }()
-	rec = newRecord(c.pack, c.loc, body.Header())
-	if rec.Header.Name != name {
-		return rec, nil
+	defer func() { _ = body.Close() }() // only read from: what came is verified
+	rec, err := c.record(body.Header())
+	if err != nil || rec.Header.Name != name {
+		return rec, err
 	}
 	if rec.Header.Size < 0 || rec.Header.Size > c.loc.Length {
 		return nil, fmt.Errorf("%w: content of %d bytes in a record of %d", desformat.ErrCorrupt, rec.Header.Size, c.loc.Length)
