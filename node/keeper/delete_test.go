@@ -108,6 +108,21 @@ type laggingMember struct{ Manifest }
 
 func (laggingMember) AppliedEverywhere(uint64) bool { return false }
 
+// A pack that was acknowledged late: the grace is the rows', not the pack's.
+func TestGraceCountsFromWhenTheRowWasPacked(t *testing.T) {
+	w := newWorld(t)
+	w.register("a")
+	p := w.pack()
+	w.clock.advance(2 * time.Hour)
+	w.check(w.keeper(nil).Acknowledge(t.Context(), p))
+	w.once(nil)
+	w.wantFile(w.path("a"), "content of a")
+	w.wantRow("a", source.Packed, "")
+	w.clock.advance(61 * time.Minute)
+	w.once(nil)
+	w.wantRow("a", source.DeletedSource, "")
+}
+
 func TestDeletionNeedsVerificationWithin24h(t *testing.T) {
 	w := newWorld(t)
 	p := w.archived("a")
@@ -329,6 +344,7 @@ func TestSharedFileIsNeverDeleted(t *testing.T) {
 			w.check(os.Symlink(w.root, link))
 			w.second(link, "sub/a")
 		}},
+		{"a second source that knows no file id", func(w *world) { w.secondWithoutFileID("sub/a") }},
 		{"a linked folder in one source", func(w *world) {
 			w.check(os.Symlink("sub", w.path("alias")))
 			w.registerIn(w.rows, w.root, "alias/a")
@@ -355,6 +371,17 @@ func (w *world) second(root, name string) {
 	w.t.Helper()
 	s, rows := w.newSource("other", root)
 	w.registerIn(rows, root, name)
+	w.more = append(w.more, s)
+}
+
+// secondWithoutFileID adds a source whose row reaches the file by path alone.
+func (w *world) secondWithoutFileID(name string) {
+	w.t.Helper()
+	s, rows := w.newSource("other", w.dir)
+	fi, err := os.Stat(w.path(name))
+	w.check(err)
+	_, err = rows.Register(w.t.Context(), []source.File{{Name: name, Path: w.path(name), Size: fi.Size(), ModTime: fi.ModTime()}})
+	w.check(err)
 	w.more = append(w.more, s)
 }
 

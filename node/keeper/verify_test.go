@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,8 +95,34 @@ func TestObjectThatIsNotThePackIsDamage(t *testing.T) {
 	}
 }
 
-// Two packs of one size under each other's keys are whole, and wrong.
-func TestForeignPackIsDamage(t *testing.T) {
+// Another pack of the same size at the key is whole, and wrong.
+func TestSwappedPackIsDamage(t *testing.T) {
+	w := newWorld(t)
+	bySize := map[int64]*raftmeta.Pack{}
+	for i := range 20 {
+		p := w.archived(fmt.Sprintf("file-%02d", i))
+		other := bySize[p.Size]
+		if bySize[p.Size] = p; other == nil {
+			continue
+		}
+		at := filepath.Join(w.dir, "store", filepath.FromSlash(p.Copies[0].Key))
+		fi, err := os.Stat(at)
+		w.check(err)
+		b, err := os.ReadFile(filepath.Join(w.dir, "store", filepath.FromSlash(other.Copies[0].Key)))
+		w.check(err)
+		w.check(os.Chmod(at, 0o600))
+		w.check(os.WriteFile(at, b, 0o600))
+		w.check(os.Chtimes(at, fi.ModTime(), fi.ModTime()))
+		res, err := w.keeper(nil).verify(t.Context(), p)
+		if err != nil || !strings.Contains(res.Damage, "pack id") {
+			t.Errorf("verify = %+v, %v; want another pack id", res, err)
+		}
+		return
+	}
+	t.Fatal("no two packs of one size")
+}
+
+func TestFooterIsHeldAgainstTheManifest(t *testing.T) {
 	w := newWorld(t)
 	p := w.archived("a")
 	f := desformat.Footer{
