@@ -324,15 +324,6 @@ func (w *world) wantRow(name string, state source.State, code string) {
 	}
 }
 
-func exists(t *testing.T, path string) bool {
-	t.Helper()
-	_, err := os.Lstat(path)
-	if err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
-	}
-	return err == nil
-}
-
 // wantFile holds a file against its content; "" means that it must not exist.
 func (w *world) wantFile(path, content string) {
 	w.t.Helper()

@@ -56,7 +56,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			}
 			busy[t.pack] = true
 			go func() {
-				k.try(ctx, t)
+				_ = k.try(ctx, t) // logged and counted there
 				done <- t.taskKey
 			}()
 		}
