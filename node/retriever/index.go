@@ -53,6 +53,11 @@ func newIndexCache(r *Retriever, ceiling int64) (*indexCache, error) {
 // indexOverhead is what a cached index takes beside its own bytes.
 const indexOverhead = 256
 
+// indexCost is what the pack's index will take in the cache, in bytes.
+func indexCost(p *raftmeta.Pack) int64 {
+	return p.Index.Length + new(desformat.Index).Bytes() + indexOverhead
+}
+
 // weight fits a size in bytes into the cache's unit; what is too large for it
 // is too large for any cache.
 func weight(bytes int64) uint32 { return uint32(min(bytes, 1<<32-1)) }

@@ -90,7 +90,7 @@ func (r *Retriever) Prewarm(ctx context.Context, budget int64) error {
 		if _, ok := r.indexes.cache.GetEntryQuietly(p.ID); ok {
 			continue
 		}
-		if r.indexes.resident()+p.Index.Length+indexOverhead > budget {
+		if r.indexes.resident()+indexCost(p) > budget {
 			break
 		}
 		if ctx.Err() != nil {
