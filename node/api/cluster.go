@@ -101,6 +101,13 @@ func filled(v any) any {
 	case FailedPage:
 		v.Rows = list(v.Rows)
 		return v
+	case ArchiveEvent:
+		if v.DryRun != nil {
+			dry := *v.DryRun
+			dry.Rest = list(dry.Rest)
+			v.DryRun = &dry
+		}
+		return v
 	}
 	return v
 }
@@ -308,7 +315,7 @@ func follow[R, E any](x *exchange, work func(context.Context, R, func(E) error) 
 
 // event sends one line of a stream.
 func (x *exchange) event(e any) error {
-	b, err := json.Marshal(e)
+	b, err := json.Marshal(filled(e))
 	if err != nil {
 		return err
 	}

@@ -193,3 +193,15 @@ func (l *logBuffer) lines(t *testing.T) (lines []map[string]any) {
 	}
 	return lines
 }
+
+// leaving reports how the Archive of another Operator ended.
+type leaving struct {
+	*operator
+	left chan<- error
+}
+
+func (l *leaving) Archive(ctx context.Context, req ArchiveRequest, event func(ArchiveEvent) error) error {
+	err := l.operator.Archive(ctx, req, event)
+	l.left <- err
+	return err
+}

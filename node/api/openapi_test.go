@@ -28,6 +28,12 @@ func parsedContract(t testing.TB) *openapi3.T {
 	return doc
 }
 
+// checker is the part of a test that a check needs.
+type checker interface {
+	Helper()
+	Errorf(format string, args ...any)
+}
+
 // endpoint finds the documented path of a request; nil: there is none. Names
 // and ids may hold slashes.
 func endpoint(doc *openapi3.T, u *url.URL) *openapi3.PathItem {
@@ -43,9 +49,13 @@ func endpoint(doc *openapi3.T, u *url.URL) *openapi3.PathItem {
 
 // documentedResponse returns what the contract says of the answer; nil:
 // nothing, which is right for unknown paths alone.
-func documentedResponse(t testing.TB, r reply) *openapi3.Response {
+func documentedResponse(t checker, r reply) *openapi3.Response {
 	t.Helper()
-	doc := parsedContract(t)
+	doc, err := contract()
+	if err != nil {
+		t.Errorf("%v", err)
+		return nil
+	}
 	item := endpoint(doc, r.Request.URL)
 	if item == nil {
 		if r.StatusCode != http.StatusNotFound {
@@ -74,7 +84,7 @@ var ofTransport = []string{"Date", "Connection", "Content-Type", "Content-Encodi
 
 // documented holds an answer against the contract: path, method, status,
 // headers, media type and, for JSON, the schema of the body.
-func documented(t testing.TB, r reply) {
+func documented(t checker, r reply) {
 	t.Helper()
 	fail := func(format string, args ...any) {
 		t.Helper()
@@ -210,7 +220,7 @@ func TestContractHasTheFieldsOfTheTypes(t *testing.T) {
 		"ArchiveEvent": ArchiveEvent{}, "VerifyRequest": VerifyRequest{}, "VerifyEvent": VerifyEvent{}, "RetryRequest": RetryRequest{},
 		"RetryResponse": RetryResponse{}, "FailedPage": FailedPage{}, "Located": Located{}, "Status": Status{},
 		"SourceStatus": SourceStatus{}, "PackTotals": PackTotals{}, "CacheStatus": CacheStatus{}, "PackList": PackList{},
-		"PackInfo": PackInfo{}, "LeaseList": LeaseList{}, "MemberList": MemberList{}, "Backlog": Backlog{}, "TallyFields": Tally{},
+		"PackInfo": PackInfo{}, "LeaseList": LeaseList{}, "MemberList": MemberList{}, "Backlog": Backlog{}, "Tally": Tally{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if schemas[name] == nil {
@@ -244,28 +254,75 @@ func sameFields(t *testing.T, at string, typ reflect.Type, schema *openapi3.Sche
 		check()
 	}
 	for name := range schema.Properties {
-		if _, ok := optional[name]; !ok && !(name == "rows" || name == "bytes" || name == "oldest" || name == "newest") {
+		if _, ok := optional[name]; !ok {
 			t.Errorf("%s.%s is in the contract alone", at, name)
 		}
 	}
 	isRequest := strings.HasSuffix(at, "Request")
 	for name, may := range optional {
-		if required := slices.Contains(schema.Required, name); required == may && !isRequest && !inherited(schema, name) {
+		if required := slices.Contains(schema.Required, name); required == may && !isRequest {
 			t.Errorf("%s.%s: required %v in the contract, left out when empty: %v", at, name, required, may)
 		}
 	}
 }
 
-// inherited reports whether a schema has the field from the schema that it
-// extends, which says whether it is required.
-func inherited(schema *openapi3.Schema, name string) bool {
-	for _, s := range schema.AllOf {
-		if s.Value.Properties[name] != nil {
-			return true
+// TestTheContractRefuses makes sure that holding answers against the contract
+// can fail: each of these differs from a documented answer in one thing.
+func TestTheContractRefuses(t *testing.T) {
+	good := func() reply {
+		u, err := url.Parse("http://localhost/livez")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply{
+			Response: &http.Response{
+				StatusCode: http.StatusMethodNotAllowed, Request: &http.Request{Method: http.MethodPost, URL: u},
+				Header: header("X-Request-Id", "1", "X-Des-Node", "n", "Allow", "GET", "Content-Type", TypeProblem),
+			},
+			body: []byte(`{"type":"about:blank","title":"x","status":405,"code":"method-not-allowed"}`),
 		}
 	}
-	return slices.Contains([]string{"rows", "bytes", "oldest", "newest"}, name) && !slices.Contains(schema.Required, name)
+	for name, change := range map[string]func(r *reply){
+		"another code":          func(r *reply) { r.body = bytes.Replace(r.body, []byte("method-not-allowed"), []byte("gone"), 1) },
+		"another status inside": func(r *reply) { r.body = bytes.Replace(r.body, []byte("405"), []byte("404"), 1) },
+		"an unknown field":      func(r *reply) { r.body = bytes.Replace(r.body, []byte("{"), []byte(`{"more":1,`), 1) },
+		"a field is missing":    func(r *reply) { r.body = bytes.Replace(r.body, []byte(`"title":"x",`), nil, 1) },
+		"no JSON":               func(r *reply) { r.body = []byte("x") },
+		"another media type":    func(r *reply) { r.Header.Set("Content-Type", TypeJSON) },
+		"no media type":         func(r *reply) { r.Header.Del("Content-Type") },
+		"an unknown header":     func(r *reply) { r.Header.Set("X-More", "1") },
+		"a header is missing":   func(r *reply) { r.Header.Del("Allow") },
+		"a bad header":          func(r *reply) { r.Header.Set("X-Request-Id", "a b") },
+		"a header twice":        func(r *reply) { r.Header.Add("Allow", "HEAD") },
+		"an unknown status":     func(r *reply) { r.Request.Method, r.StatusCode = http.MethodGet, http.StatusTeapot },
+		"an unknown method":     func(r *reply) { r.StatusCode = http.StatusOK },
+		"an unknown path":       func(r *reply) { r.Request.URL.Path = "/live" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := good()
+			change(&r)
+			if !refused(r) {
+				t.Error("taken for documented")
+			}
+		})
+	}
+	if r := good(); refused(r) {
+		t.Error("the good answer is refused")
+	}
 }
+
+// refused reports whether the contract does not know an answer.
+func refused(r reply) bool {
+	var c complaints
+	documented(&c, r)
+	return c > 0
+}
+
+// complaints counts the errors of a check, in the place of a test.
+type complaints int
+
+func (c *complaints) Helper()               {}
+func (c *complaints) Errorf(string, ...any) { *c++ }
 
 // TestContractListsEveryCode holds the codes of types.go against the contract.
 func TestContractListsEveryCode(t *testing.T) {

@@ -124,7 +124,7 @@ func (o *original) Read(p []byte) (int, error) {
 type packed struct {
 	name        string
 	content     []byte
-	id          string // default: the name
+	id          string // default: "id of" and the beginning of the name's hash
 	contentType string
 	tombstone   bool
 	modified    time.Time // default: modified
@@ -180,7 +180,7 @@ func (w *world) pack(tb testing.TB, chunk int, records []packed) {
 	})
 	for _, r := range records {
 		rec := desformat.Record{
-			Type: desformat.TypeFile, Name: r.name, Seq: token, Source: sourceName, ID: cmp.Or(r.id, r.name), Version: 1,
+			Type: desformat.TypeFile, Name: r.name, Seq: token, Source: sourceName, ID: cmp.Or(r.id, "id of "+desformat.HashName(r.name).String()[:16]), Version: 1,
 			ModTime: r.modified, Meta: desformat.Metadata{ContentType: r.contentType},
 		}
 		if r.modified.IsZero() {
@@ -340,4 +340,33 @@ func (r reply) want(t *testing.T, status int, code Code) {
 	if code != "" && r.Request.Method != http.MethodHead && !bytes.Contains(r.body, fmt.Appendf(nil, `"code":%q`, code)) {
 		t.Fatalf("%s %s: %s, want code %s", r.Request.Method, r.Request.URL, r.body, code)
 	}
+}
+
+// record answers GET of a file without a connection between. whole is false
+// when the handler broke the answer.
+func (s *Server) record(t *testing.T, name, span string) (status int, body []byte, whole bool) {
+	t.Helper()
+	r := httptest.NewRequest(http.MethodGet, "/files/"+name, nil)
+	if span != "" {
+		r.Header.Set("Range", span)
+	}
+	w := httptest.NewRecorder()
+	func() {
+		defer func() {
+			p := recover()
+			if whole = p == nil; !whole && p != http.ErrAbortHandler {
+				panic(p)
+			}
+		}()
+		s.ServeHTTP(w, r)
+	}()
+	return w.Code, w.Body.Bytes(), whole
+}
+
+// logged reports whether the log has a line of that level with that request id.
+func logged(t *testing.T, log *logBuffer, level, id string) bool {
+	t.Helper()
+	return slices.ContainsFunc(log.lines(t), func(line map[string]any) bool {
+		return line["level"] == level && line["request_id"] == id
+	})
 }
