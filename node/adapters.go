@@ -55,7 +55,7 @@ func (r *rootSet) list() []string {
 	if k := r.known.Load(); k != nil && k.modIndex == modIndex {
 		return k.roots
 	}
-	imported, modIndex, err := importedRoots(r.meta.View(), r.source)
+	imported, modIndex, err := listSetting(r.meta.View(), rootsKey(r.source))
 	if err != nil {
 		r.log.Error("imported roots are not known; their files can't be read", "source", r.source, "err", err)
 		return r.fixed

@@ -22,9 +22,41 @@ import (
 // ErrOtherCluster: the store or a source already belongs to another cluster.
 var ErrOtherCluster = errors.New("belongs to another cluster")
 
-// identityFile is written before anything else exists, so that forming a
-// cluster can be cut anywhere and repeated under the same ids.
-const identityFile = "node.json"
+const (
+	// identityFile is written before anything else exists, so that forming a
+	// cluster can be cut anywhere and repeated under the same ids.
+	identityFile = "node.json"
+	// formedFile is written when the cluster has been formed, and before any
+	// pack exists. From then on what is missing is lost, never new: an empty raft
+	// folder or a store without cluster.json keeps the node from starting.
+	formedFile = "formed"
+)
+
+// Errors of a node that finds less than it left.
+var (
+	// ErrStoreLost: the store does not hold what this cluster wrote into it.
+	ErrStoreLost = errors.New("the store is not the one this cluster uses")
+	// ErrSourceMissing: packs name a source that the configuration lacks.
+	ErrSourceMissing = errors.New("a source is missing in the configuration")
+)
+
+// hasFormed reports whether the data dir was in a cluster before.
+func hasFormed(dataDir string) (bool, error) {
+	_, err := os.Stat(filepath.Join(dataDir, formedFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// setFormed records that the cluster has been formed; repeating it is harmless.
+func setFormed(dataDir string) error {
+	err := createDurably(filepath.Join(dataDir, formedFile), []byte("1\n"))
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
 
 // identity is who this node is. It is chosen once, on an empty data dir.
 type identity struct {
@@ -97,10 +129,11 @@ const (
 	generationPrefix = "generations/"
 )
 
-// claimStore makes sure that the store is this cluster's: it creates
-// cluster.json and the generation's claim, or finds its own there. Repeating
-// it is harmless; another cluster's store is refused with ErrOtherCluster.
-func claimStore(ctx context.Context, s store.Store, id identity) error {
+// claimStore makes sure that the store is this cluster's: while the cluster is
+// being formed it creates cluster.json and the generation's claim, later it
+// finds them there or returns ErrStoreLost. Repeating it is harmless; another
+// cluster's store is refused with ErrOtherCluster.
+func claimStore(ctx context.Context, s store.Store, id identity, formed bool) error {
 	claims := []struct {
 		key  string
 		body any
@@ -118,19 +151,26 @@ func claimStore(ctx context.Context, s store.Store, id identity) error {
 		if err != nil {
 			return err
 		}
-		if err := claimObject(ctx, s, c.key, append(b, '\n')); err != nil {
+		b = append(b, '\n')
+		if !formed {
+			_, err = s.Put(ctx, c.key, bytes.NewReader(b), int64(len(b)))
+		}
+		if err == nil || errors.Is(err, store.ErrExists) {
+			err = checkClaim(ctx, s, c.key, b)
+		}
+		if err != nil {
 			return fmt.Errorf("claim the store: %w", err)
 		}
 	}
 	return nil
 }
 
-func claimObject(ctx context.Context, s store.Store, key string, body []byte) error {
-	_, err := s.Put(ctx, key, bytes.NewReader(body), int64(len(body)))
-	if err == nil || !errors.Is(err, store.ErrExists) {
-		return err
-	}
+// checkClaim holds what the store has at key against our own claim.
+func checkClaim(ctx context.Context, s store.Store, key string, body []byte) error {
 	r, err := s.Get(ctx, key, "", 0, -1)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w: it has no %s; is its disk mounted?", ErrStoreLost, key)
+	}
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -86,10 +85,8 @@ func (n *Node) importable(dir string) (string, error) {
 	if fi, err := os.Stat(resolved); err != nil || !fi.IsDir() {
 		return "", fmt.Errorf("%w: %s is not a folder", api.ErrInvalidRequest, dir)
 	}
-	for _, own := range n.ownFolders {
-		if within(own, resolved) || within(resolved, own) {
-			return "", fmt.Errorf("%w: %s and the node's own folder %s overlap; archive a folder apart from it", api.ErrInvalidRequest, dir, own)
-		}
+	if own, overlaps := n.overlapsOwn(resolved); overlaps {
+		return "", fmt.Errorf("%w: %s and the node's own %s overlap; archive a folder apart from it", api.ErrInvalidRequest, dir, own)
 	}
 	return resolved, nil
 }
@@ -100,24 +97,14 @@ func within(path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
+// rootsKey is the setting that lists the folders that imports made roots of a
+// source.
 func rootsKey(sourceName string) string { return "roots/" + sourceName }
-
-// importedRoots returns the folders that imports made roots of a source.
-func importedRoots(v *raftmeta.View, sourceName string) (roots []string, modIndex uint64, err error) {
-	b, modIndex, ok := v.Setting(rootsKey(sourceName))
-	if !ok {
-		return nil, modIndex, nil
-	}
-	if err := json.Unmarshal(b, &roots); err != nil {
-		return nil, 0, fmt.Errorf("setting %s: %w", rootsKey(sourceName), err)
-	}
-	return roots, modIndex, nil
-}
 
 // addRoot makes dir a root of the source, for every node.
 func (n *Node) addRoot(ctx context.Context, sourceName, dir string) error {
 	for {
-		roots, modIndex, err := importedRoots(n.meta.View(), sourceName)
+		roots, modIndex, err := listSetting(n.meta.View(), rootsKey(sourceName))
 		if err != nil {
 			return err
 		}
@@ -125,11 +112,7 @@ func (n *Node) addRoot(ctx context.Context, sourceName, dir string) error {
 			return nil
 		}
 		roots = slices.DeleteFunc(roots, func(r string) bool { return within(r, dir) })
-		b, err := json.Marshal(append(roots, dir))
-		if err != nil {
-			return err
-		}
-		err = n.meta.Set(ctx, rootsKey(sourceName), b, modIndex)
+		err = n.setList(ctx, rootsKey(sourceName), append(roots, dir), modIndex)
 		if !errors.Is(err, raftmeta.ErrConflict) {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
@@ -35,12 +36,13 @@ import (
 
 // Node is one node. New opens it, Run runs it, Close lets go of it.
 type Node struct {
-	cfg        config.Config
-	log        *slog.Logger
-	id         identity
-	started    time.Time
-	ownFolders []string // real paths that no import may overlap
-	ready      chan struct{}
+	cfg      config.Config
+	log      *slog.Logger
+	id       identity
+	formed   bool // the data dir was in the cluster before this start
+	started  time.Time
+	ownPaths []string // real paths of our own files: no root of a source may overlap them
+	ready    chan struct{}
 
 	meta      *raftmeta.Meta
 	store     *store.Counted
@@ -89,12 +91,16 @@ func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
 	if n.id, err = loadIdentity(n.cfg.DataDir); err != nil {
 		return err
 	}
+	if n.formed, err = hasFormed(n.cfg.DataDir); err != nil {
+		return err
+	}
 	n.log = n.log.With("node", string(n.id.Node))
 	n.meta, err = raftmeta.Open(ctx, raftmeta.Config{
 		Dir:        dir,
 		Node:       n.id.Node,
 		Cluster:    n.id.Cluster,
 		Generation: n.id.Generation,
+		Formed:     n.formed,
 		Logger:     n.log,
 	})
 	if err != nil {
@@ -105,6 +111,15 @@ func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
 }
 
 func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) error {
+	path, err := n.cfg.Store.Path()
+	if err != nil {
+		return err
+	}
+	if n.formed { // opening would make the folder
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: there is no folder %s; is its disk mounted?", ErrStoreLost, path)
+		}
+	}
 	s, err := store.Open(ctx, n.cfg.Store.URL)
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
@@ -116,19 +131,20 @@ func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) erro
 	if err := metrics.Register(storeCollector{n.store}); err != nil {
 		return err
 	}
-	if err := claimStore(ctx, n.store, n.id); err != nil {
+	if err := claimStore(ctx, n.store, n.id, n.formed); err != nil {
 		return err
 	}
-	folders := []string{n.cfg.DataDir}
-	if path, err := n.cfg.Store.Path(); err == nil {
-		folders = append(folders, path)
-	}
-	for _, f := range folders {
-		resolved, err := filepath.EvalSymlinks(f)
+	return n.own(n.cfg.DataDir, path)
+}
+
+// own notes paths that no root of a source may overlap.
+func (n *Node) own(paths ...string) error {
+	for _, p := range paths {
+		resolved, err := filepath.EvalSymlinks(p)
 		if err != nil {
 			return err
 		}
-		n.ownFolders = append(n.ownFolders, resolved)
+		n.ownPaths = append(n.ownPaths, resolved)
 	}
 	return nil
 }
@@ -153,10 +169,32 @@ func (n *Node) openSources(ctx context.Context, _ *prometheus.Registry) error {
 		if err := rows.ClaimCluster(ctx, n.id.Cluster); err != nil {
 			return fmt.Errorf("source %s: %w; use another database, or the data dir of that cluster", name, err)
 		}
+		if err := n.own(path); err != nil {
+			return err
+		}
 		roots := &rootSet{meta: n.meta, source: name, fixed: c.Roots, log: n.log}
 		n.sources = append(n.sources, source.Source{Name: name, Rows: rows, Files: source.NewFolders(roots.list)})
 	}
+	for _, name := range names {
+		for _, root := range n.cfg.Sources[name].Roots {
+			if resolved, err := filepath.EvalSymlinks(root); err == nil {
+				root = resolved // else it is not there yet, or not now
+			}
+			if own, overlaps := n.overlapsOwn(root); overlaps {
+				return fmt.Errorf("source %s: the root %s and the node's own %s overlap", name, root, own)
+			}
+		}
+	}
 	return nil
+}
+
+// overlapsOwn reports whether a real path holds, or lies in, what is ours.
+func (n *Node) overlapsOwn(path string) (own string, overlaps bool) {
+	i := slices.IndexFunc(n.ownPaths, func(own string) bool { return within(own, path) || within(path, own) })
+	if i < 0 {
+		return "", false
+	}
+	return n.ownPaths[i], true
 }
 
 func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) error {
@@ -317,6 +355,12 @@ func (n *Node) work(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // told to stop before it was ready
 		}
+		return err
+	}
+	if err := setFormed(n.cfg.DataDir); err != nil {
+		return fmt.Errorf("record that the cluster is formed: %w", err)
+	}
+	if err := n.agreeOnSources(ctx); err != nil {
 		return err
 	}
 	close(n.ready)

@@ -194,12 +194,8 @@ func TestImportRefusesTheNodesOwnFolders(t *testing.T) {
 	if err := os.Symlink(cfg.DataDir, link); err != nil {
 		t.Fatal(err)
 	}
-	storeDir, err := cfg.Store.Path()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, dir := range []string{
-		cfg.DataDir, filepath.Dir(cfg.DataDir), filepath.Join(cfg.DataDir, "raft"), storeDir, link, "relative", filepath.Join(cfg.DataDir, "none"),
+		cfg.DataDir, filepath.Dir(cfg.DataDir), filepath.Join(cfg.DataDir, "raft"), storePath(t, cfg), link, "relative", filepath.Join(cfg.DataDir, "none"),
 	} {
 		err := n.Import(t.Context(), api.ImportRequest{Dir: dir}, func(api.ImportEvent) error { return nil })
 		if !errors.Is(err, api.ErrInvalidRequest) {
@@ -250,7 +246,7 @@ func TestFormingCanBeCutAnywhere(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	// Cut between the two claims: the second is missing.
 	for range 2 {
-		if err := claimStore(t.Context(), s, first); err != nil {
+		if err := claimStore(t.Context(), s, first, false); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Delete(t.Context(), generationPrefix+"1"); err != nil {
@@ -259,16 +255,93 @@ func TestFormingCanBeCutAnywhere(t *testing.T) {
 	}
 	other := first
 	other.Cluster[0]++
-	if err := claimStore(t.Context(), s, other); !errors.Is(err, ErrOtherCluster) {
+	if err := claimStore(t.Context(), s, other, false); !errors.Is(err, ErrOtherCluster) {
 		t.Errorf("got %v, want ErrOtherCluster", err)
 	}
 	other = first
 	other.Node = "another"
-	if err := claimStore(t.Context(), s, first); err != nil {
+	if err := claimStore(t.Context(), s, first, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := claimStore(t.Context(), s, other); !errors.Is(err, ErrOtherCluster) {
+	if err := claimStore(t.Context(), s, other, false); !errors.Is(err, ErrOtherCluster) {
 		t.Errorf("a generation claimed by another node: %v", err)
+	}
+}
+
+// What a node that was in a cluster no longer finds is lost, never new.
+func TestWhatIsMissingIsNotFormedAgain(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		lose func(t *testing.T, cfg *config.Config)
+		want error
+	}{
+		{"the raft folder", func(t *testing.T, cfg *config.Config) {
+			removeAll(t, filepath.Join(cfg.DataDir, "raft"))
+		}, raftmeta.ErrStateLost},
+		{"the store's folder", func(t *testing.T, cfg *config.Config) {
+			removeAll(t, storePath(t, *cfg))
+		}, ErrStoreLost},
+		{"the store's disk, its mount point is there", func(t *testing.T, cfg *config.Config) {
+			removeAll(t, storePath(t, *cfg))
+			if err := os.Mkdir(storePath(t, *cfg), 0o750); err != nil {
+				t.Fatal(err)
+			}
+		}, ErrStoreLost},
+		{"a source in the configuration", func(_ *testing.T, cfg *config.Config) {
+			cfg.Sources = map[string]config.Source{"other": {URL: "sqlite://" + filepath.Join(cfg.DataDir, "other.db")}}
+		}, ErrSourceMissing},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cfg := testConfig(t)
+			_, stop := start(t, cfg)
+			stop()
+			tc.lose(t, &cfg)
+			n, err := New(t.Context(), cfg, slog.New(slog.DiscardHandler))
+			if err == nil {
+				err = errors.Join(n.Run(t.Context()), n.Close())
+			}
+			if !errors.Is(err, tc.want) {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+		})
+	}
+}
+
+func storePath(t *testing.T, cfg config.Config) string {
+	t.Helper()
+	path, err := cfg.Store.Path()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func removeAll(t *testing.T, path string) {
+	t.Helper()
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A source's database is a file of the node's own, wherever it stands.
+func TestSourceDatabaseIsNeverArchived(t *testing.T) {
+	docs := t.TempDir()
+	cfg := testConfig(t)
+	cfg.Sources = map[string]config.Source{"files": {URL: "sqlite://" + filepath.Join(docs, "files.db")}}
+	n, stop := start(t, cfg)
+	err := n.Import(t.Context(), api.ImportRequest{Dir: docs}, func(api.ImportEvent) error { return nil })
+	if !errors.Is(err, api.ErrInvalidRequest) {
+		t.Errorf("import of the folder that holds the source's database: %v", err)
+	}
+	stop()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(docs, link); err != nil {
+		t.Fatal(err)
+	}
+	cfg.Sources = map[string]config.Source{"files": {URL: cfg.Sources["files"].URL, Roots: []string{link}}}
+	if n, err := New(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a root that leads to the source's database was accepted")
+		_ = n.Close()
 	}
 }
 

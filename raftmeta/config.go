@@ -30,6 +30,7 @@ type Config struct {
 	ShardBits  uint8  // 4 to 16; 0: the cluster's own, 10 when it is formed
 	Generation uint64 // 0: the cluster's own, 1 when it is formed
 	Join       bool   // an empty Dir waits to be added by a member instead of forming a cluster
+	Formed     bool   // this node was in the cluster before: an empty Dir is ErrStateLost, nothing is formed
 
 	Transport raft.Transport // nil: in memory, alone. Run closes it when it ends
 	Logger    *slog.Logger   // nil: silent

@@ -31,6 +31,9 @@ var (
 	ErrNotMember = errors.New("not a member of the cluster")
 	// ErrInvalid: the command contradicts itself; repeating it is useless.
 	ErrInvalid = errors.New("invalid command")
+	// ErrStateLost: Dir is empty although this node was in the cluster before. To
+	// form the cluster again would issue its tokens a second time.
+	ErrStateLost = errors.New("the cluster's state is lost")
 	// ErrLocked: another process uses the data dir.
 	ErrLocked = errors.New("another node uses this data dir")
 	// ErrOtherNode: the data dir belongs to a node with another id.

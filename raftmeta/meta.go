@@ -197,6 +197,9 @@ func (m *Meta) newRaft(notify chan<- bool) (*raft.Raft, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w: %w", ErrStorage, err)
 	}
+	if !existing && m.cfg.Formed {
+		return nil, fmt.Errorf("start raft: %s holds no log and no snapshot: %w", m.cfg.Dir, ErrStateLost)
+	}
 	if !existing && !m.cfg.Join {
 		self := raft.Server{ID: c.LocalID, Address: transport.LocalAddr()}
 		err := raft.BootstrapCluster(c, m.guard, m.guard, m.storage.snaps, transport, raft.Configuration{Servers: []raft.Server{self}})
