@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
@@ -218,13 +217,12 @@ func (x *exchange) accept(v any) bool {
 }
 
 func (x *exchange) decode(v any) bool {
-	// The server sets no limit of its own on a body.
-	_ = http.NewResponseController(x.w).SetReadDeadline(x.s.cfg.Now().Add(x.s.cfg.BodyTimeout))
 	body := json.NewDecoder(http.MaxBytesReader(x.w, x.r.Body, maxBody))
 	body.DisallowUnknownFields()
 	err := body.Decode(v)
 	if err == nil {
 		if _, err = body.Token(); errors.Is(err, io.EOF) {
+			x.bodyRead()
 			return true
 		}
 		err = errors.New("more than one JSON value")
@@ -287,9 +285,6 @@ func follow[R, E any](x *exchange, work func(context.Context, R, func(E) error) 
 	if !x.accept(&req) {
 		return
 	}
-	// The read deadline was for the body; the connection goes on being watched
-	// for the client's leaving.
-	_ = http.NewResponseController(x.w).SetReadDeadline(time.Time{})
 	var last E
 	err := work(x.r.Context(), req, func(e E) error {
 		last = e

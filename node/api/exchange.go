@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -56,7 +57,39 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.metrics.inFlight.Inc()
 	defer x.end()
 	x.identify()
+	if r.ContentLength != 0 {
+		x.limitBody()
+	}
 	x.dispatch()
+}
+
+// limitBody gives a body, wanted or not, BodyTimeout to come: the server sets
+// no limit of its own, and reads what a handler leaves before it answers.
+func (x *exchange) limitBody() {
+	// Only a connection that is gone, or a test's recorder, refuses.
+	_ = http.NewResponseController(x.w).SetReadDeadline(x.s.cfg.Now().Add(x.s.cfg.BodyTimeout))
+}
+
+// bodyRead takes the limit away once the body has been read. The connection
+// goes on being watched for the client's leaving.
+func (x *exchange) bodyRead() {
+	_ = http.NewResponseController(x.w).SetReadDeadline(time.Time{})
+}
+
+// maxUnwanted bounds a body that is read for nothing, in bytes.
+const maxUnwanted = 64 << 10
+
+// discardBody reads a body that means nothing. A client whose body is long or
+// does not come loses the connection.
+func (x *exchange) discardBody() {
+	n, err := io.Copy(io.Discard, io.LimitReader(x.r.Body, maxUnwanted+1))
+	if err == nil && n > maxUnwanted {
+		err = errors.New("a long body where none is wanted")
+	}
+	if err != nil {
+		x.abort(err)
+	}
+	x.bodyRead()
 }
 
 // dispatch finds the endpoint by the escaped path, since a decoded one can't

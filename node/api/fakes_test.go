@@ -101,7 +101,7 @@ func (o *observer) Members(context.Context) (MemberList, error) { return o.membe
 func (o *observer) Backlog(context.Context) (Backlog, error)    { return o.backlog, o.err }
 
 // fullObserver tells something in every field.
-func fullObserver(t *testing.T) *observer {
+func fullObserver(t testing.TB) *observer {
 	t.Helper()
 	rng, err := desformat.NewRange(0x3a, 8)
 	if err != nil {
@@ -204,4 +204,14 @@ func (l *leaving) Archive(ctx context.Context, req ArchiveRequest, event func(Ar
 	err := l.operator.Archive(ctx, req, event)
 	l.left <- err
 	return err
+}
+
+// panicking panics after the first event.
+type panicking struct{ *operator }
+
+func (panicking) Archive(_ context.Context, _ ArchiveRequest, event func(ArchiveEvent) error) error {
+	if err := event(ArchiveEvent{Marked: 1}); err != nil {
+		return err
+	}
+	panic("in the middle")
 }

@@ -64,10 +64,13 @@ func plainText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(
 
 // readOnly is allow for GET and HEAD, without building a list.
 func (x *exchange) readOnly() bool {
-	if x.r.Method == http.MethodGet || x.r.Method == http.MethodHead {
-		return true
+	if x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
+		return x.allow(http.MethodGet, http.MethodHead)
 	}
-	return x.allow(http.MethodGet, http.MethodHead)
+	if x.r.ContentLength != 0 {
+		x.discardBody()
+	}
+	return true
 }
 
 // query says how much of the file this request will use.

@@ -328,21 +328,21 @@ func TestAFileThatIsNotPackedYet(t *testing.T) {
 	}
 }
 
-// changing are Files whose one file is an original that changes while it is
-// read.
-type changing struct {
+// oneOriginal are Files whose one file is not packed yet.
+type oneOriginal struct {
 	Files
 	content []byte
+	changed bool // while it is read
 }
 
-func (c changing) Open(context.Context, string, retriever.Query) (retriever.File, error) {
-	return retriever.File{Original: &original{bytes.NewReader(c.content), true}, Row: source.Row{Name: "a"}}, nil
+func (c oneOriginal) Open(context.Context, string, retriever.Query) (retriever.File, error) {
+	return retriever.File{Original: &original{bytes.NewReader(c.content), c.changed}, Row: source.Row{Name: "a"}}, nil
 }
 
 func TestAnOriginalThatChangesNeverEndsWell(t *testing.T) {
 	for _, size := range []int{0, 10, piece, 3 * piece} {
 		cfg := newWorld(t, 0).config(t)
-		cfg.Files = changing{content: pattern(size)}
+		cfg.Files = oneOriginal{content: pattern(size), changed: true}
 		r := serve(t, cfg).get(t, "/files/a")
 		if r.err == nil && r.StatusCode < 500 {
 			t.Errorf("%d bytes: %d, and %d bytes that end well", size, r.StatusCode, len(r.body))
