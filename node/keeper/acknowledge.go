@@ -19,39 +19,41 @@ func (k *Keeper) Acknowledge(ctx context.Context, p *raftmeta.Pack) error {
 	if err != nil {
 		return fmt.Errorf("acknowledge: %w", err)
 	}
-	return k.AcknowledgeFrom(ctx, p, objectFetcher{k.cfg.Store, c.Key, c.Version})
+	_, err = k.AcknowledgeFrom(ctx, p, objectFetcher{k.cfg.Store, c.Key, c.Version})
+	return err
 }
 
 // AcknowledgeFrom is Acknowledge with the pack's bytes at hand, for a packer
-// that still has its spool file.
-func (k *Keeper) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher) error {
+// that still has its spool file. It returns how many rows the database refused
+// to change.
+func (k *Keeper) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher) (refused int, err error) {
 	k.countAck(p.ID, 1)
 	defer k.countAck(p.ID, -1)
 	a := acknowledging{k: k, pack: p, acks: map[string]*batch{}}
 	for e, err := range desformat.ReadCatalog(ctx, f, p.Catalog) {
 		if err != nil {
-			return fmt.Errorf("acknowledge pack %s: catalog: %w", p.ID, err)
+			return 0, fmt.Errorf("acknowledge pack %s: catalog: %w", p.ID, err)
 		}
 		if err := a.add(ctx, e); err != nil {
-			return fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
+			return 0, fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
 		}
 	}
 	if a.records != p.Records {
-		return fmt.Errorf("acknowledge pack %s: catalog lists %d records, manifest %d: %w", p.ID, a.records, p.Records, desformat.ErrCorrupt)
+		return 0, fmt.Errorf("acknowledge pack %s: catalog lists %d records, manifest %d: %w", p.ID, a.records, p.Records, desformat.ErrCorrupt)
 	}
 	for name := range a.acks {
 		if err := a.flush(ctx, name); err != nil {
-			return fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
+			return 0, fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
 		}
 	}
 	slices.Sort(a.dead)
 	if err := k.cfg.Commands.AckPack(ctx, p.ID, a.dead); err != nil {
-		return fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
+		return 0, fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
 	}
 	k.metrics.acknowledged.Add(float64(a.live))
 	k.metrics.dead.Add(float64(len(a.dead)))
 	k.log.InfoContext(ctx, "pack acknowledged", "pack", p.ID, "range", p.Range, "live", a.live, "dead", len(a.dead))
-	return nil
+	return a.refused, nil
 }
 
 // countAck keeps Run from taking up what a packer is acknowledging right now.
@@ -71,6 +73,7 @@ type acknowledging struct {
 	acks    map[string]*batch // by source
 	dead    []uint32
 	live    int
+	refused int // of dead
 	records uint32
 }
 
@@ -111,7 +114,7 @@ func (a *acknowledging) flush(ctx context.Context, name string) error {
 	if len(b.acks) == 0 {
 		return nil
 	}
-	results, err := a.k.sources[name].Rows.Acknowledge(ctx, b.acks, a.k.cfg.Now())
+	results, err := a.k.sources[name].Rows.Acknowledge(ctx, b.acks, a.k.cfg.MaxAttempts, a.k.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("source %s: %w", name, err)
 	}
@@ -123,6 +126,9 @@ func (a *acknowledging) flush(ctx context.Context, name string) error {
 		case source.AckDone:
 			a.live++
 		case source.AckGone, source.AckRefused:
+			if r == source.AckRefused {
+				a.refused++
+			}
 			a.dead = append(a.dead, b.ordinals[i])
 			a.k.log.WarnContext(ctx, "record is dead", "pack", a.pack.ID, "ordinal", b.ordinals[i],
 				"source", name, "id", b.acks[i].ID, "refused", r == source.AckRefused)

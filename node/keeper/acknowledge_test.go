@@ -68,7 +68,8 @@ func TestAcknowledgeReadsTheBytesAtHand(t *testing.T) {
 	p := w.pack()
 	f := objectFetcher{w.folder, p.Copies[0].Key, p.Copies[0].Version}
 	w.faults.reset()
-	w.check(w.keeper(nil).AcknowledgeFrom(t.Context(), p, f))
+	_, err := w.keeper(nil).AcknowledgeFrom(t.Context(), p, f)
+	w.check(err)
 	w.wantRow("a", source.Packed, "")
 	if slices.ContainsFunc(w.faults.calls, func(op string) bool { return strings.HasPrefix(op, "store.") }) {
 		t.Errorf("calls = %q: the store was asked", w.faults.calls)

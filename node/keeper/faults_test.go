@@ -85,8 +85,8 @@ type faultyTable struct {
 	f *faults
 }
 
-func (t faultyTable) Acknowledge(ctx context.Context, acks []source.Ack, at time.Time) (r []source.AckResult, err error) {
-	err = t.f.do("rows.Acknowledge", func() (err error) { r, err = t.Table.Acknowledge(ctx, acks, at); return err })
+func (t faultyTable) Acknowledge(ctx context.Context, acks []source.Ack, limit int, at time.Time) (r []source.AckResult, err error) {
+	err = t.f.do("rows.Acknowledge", func() (err error) { r, err = t.Table.Acknowledge(ctx, acks, limit, at); return err })
 	return r, err
 }
 
@@ -238,7 +238,7 @@ type countingAcks struct {
 	batches []int
 }
 
-func (c *countingAcks) Acknowledge(_ context.Context, acks []source.Ack, _ time.Time) ([]source.AckResult, error) {
+func (c *countingAcks) Acknowledge(_ context.Context, acks []source.Ack, _ int, _ time.Time) ([]source.AckResult, error) {
 	c.batches = append(c.batches, len(acks))
 	return make([]source.AckResult, len(acks)), nil // AckDone
 }

@@ -83,6 +83,7 @@ type Config struct {
 	// The zero value is no grace at all; node/config supplies 720 h.
 	DeleteGrace time.Duration
 
+	MaxAttempts      int           // refusals by the database until a row is FAILED; default 5
 	ScrubInterval    time.Duration // default 30 days
 	ScrubBytesPerDay int64         // default 256 GiB
 	Workers          int           // jobs at once; default 2
@@ -95,6 +96,7 @@ type Config struct {
 }
 
 const (
+	defaultMaxAttempts      = 5
 	defaultScrubInterval    = 30 * 24 * time.Hour
 	defaultScrubBytesPerDay = 256 << 30
 	defaultWorkers          = 2
@@ -110,6 +112,9 @@ const (
 )
 
 func (c Config) withDefaults() Config {
+	if c.MaxAttempts == 0 {
+		c.MaxAttempts = defaultMaxAttempts
+	}
 	if c.ScrubInterval == 0 {
 		c.ScrubInterval = defaultScrubInterval
 	}
@@ -138,7 +143,7 @@ func (c Config) validate() error {
 	if c.Manifest == nil || c.Commands == nil || c.Store == nil || c.Dir == "" {
 		return errors.New("keeper: Manifest, Commands, Store and Dir are required")
 	}
-	if c.DeleteGrace < 0 || c.ScrubInterval < 0 || c.ScrubBytesPerDay < 0 || c.Workers < 0 || c.DeleteWorkers < 0 || c.Interval < 0 {
+	if c.MaxAttempts < 0 || c.DeleteGrace < 0 || c.ScrubInterval < 0 || c.ScrubBytesPerDay < 0 || c.Workers < 0 || c.DeleteWorkers < 0 || c.Interval < 0 {
 		return errors.New("keeper: durations, budgets and worker counts must not be negative")
 	}
 	if !c.DeleteSource {

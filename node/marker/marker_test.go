@@ -273,7 +273,7 @@ func pack(t *testing.T, table source.Table, n int) {
 	for _, row := range rows {
 		acks = append(acks, source.Ack{ID: row.ID, Name: row.DesName, Version: row.Version, Size: row.Size, ModTime: row.ModTime, Pack: desformat.PackID{1}})
 	}
-	if _, err := table.Acknowledge(t.Context(), acks, epoch); err != nil {
+	if _, err := table.Acknowledge(t.Context(), acks, 5, epoch); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -251,6 +251,14 @@ func (b *build) refuse(ctx context.Context, s *source.Source, row source.Row, co
 	return nil
 }
 
+// refused takes over how many of the packed rows the database did not move.
+func (b *build) refused(n int64) {
+	b.Rows -= n
+	b.Failed += n
+	b.Refused += n
+	b.p.metrics.failure(source.CodeRefused).Add(float64(n))
+}
+
 func (b *build) failed(code string) {
 	b.Failed++
 	b.p.metrics.failure(code).Inc()
@@ -275,15 +283,21 @@ func (b *build) acknowledgeAgain(ctx context.Context, s *sourceState) error {
 	if len(s.again) == 0 {
 		return nil
 	}
-	results, err := s.source.Rows.Acknowledge(ctx, s.again, b.p.cfg.Now())
+	results, err := s.source.Rows.Acknowledge(ctx, s.again, b.p.cfg.MaxAttempts, b.p.cfg.Now())
 	if err != nil {
 		return fmt.Errorf("acknowledge again %d rows of source %s: %w", len(s.again), s.source.Name, err)
 	}
 	s.again = s.again[:0]
 	for _, r := range results {
-		if r == source.AckDone {
+		switch r {
+		case source.AckDone:
 			b.Again++
 			b.p.metrics.again.Inc()
+		case source.AckRefused:
+			b.Failed++
+			b.Refused++
+			b.p.metrics.failure(source.CodeRefused).Inc()
+		case source.AckGone: // changed meanwhile: marked and packed anew
 		}
 	}
 	return nil

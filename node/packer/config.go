@@ -87,9 +87,10 @@ type Finder interface {
 
 // Acknowledger moves the rows of a committed pack to PACKED and records its
 // dead ordinals; the keeper is one. content reads the pack's bytes. It may be
-// repeated; raftmeta.ErrClash means that it is under way elsewhere.
+// repeated; raftmeta.ErrClash means that it is under way elsewhere. refused is how many rows the
+// database would not move: each has counted an attempt.
 type Acknowledger interface {
-	AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, content desformat.Fetcher) error
+	AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, content desformat.Fetcher) (refused int, err error)
 }
 
 // Config configures a Packer. The fields of the first group are required.

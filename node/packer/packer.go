@@ -33,13 +33,16 @@ type Packer struct {
 // Result says what packing did.
 type Result struct {
 	Packs  int   // committed
-	Rows   int64 // records in them
+	Rows   int64 // records in them, without those Refused
 	Bytes  int64 // content bytes in them
 	Again  int64 // rows acknowledged again: their file lived in a pack already
 	Failed int64 // attempts that failed, and rows refused
-	Left   int64 // rows left alone because the manifest could not be asked
-	Busy   int64 // ranges that others hold, or whose last pack waits for its acknowledgement
-	Due    int64 // rows that were due when the round began
+	// Refused counts those of Failed that were packed in vain: the database
+	// would not move the row.
+	Refused int64
+	Left    int64 // rows left alone because the manifest could not be asked
+	Busy    int64 // ranges that others hold, or whose last pack waits for its acknowledgement
+	Due     int64 // rows that were due when the round began
 }
 
 func (r *Result) add(o Result) {
@@ -48,13 +51,15 @@ func (r *Result) add(o Result) {
 	r.Bytes += o.Bytes
 	r.Again += o.Again
 	r.Failed += o.Failed
+	r.Refused += o.Refused
 	r.Left += o.Left
 	r.Busy += o.Busy
 	r.Due += o.Due
 }
 
 // progress reports whether rows have left the backlog or have been charged.
-func (r *Result) progress() bool { return r.Packs > 0 || r.Again > 0 || r.Failed > 0 }
+// A row that the database refused may not even have been charged.
+func (r *Result) progress() bool { return r.Rows > 0 || r.Again > 0 || r.Failed > r.Refused }
 
 // New checks cfg and returns a Packer. It starts nothing and touches no disk.
 func New(cfg Config) (*Packer, error) {
@@ -103,7 +108,7 @@ func (p *Packer) Problem() error {
 const (
 	minTrouble = time.Second
 	maxTrouble = time.Minute
-	shortPause = 100 * time.Millisecond
+	shortPause = 20 * time.Millisecond
 )
 
 // Run packs continuously until ctx ends, and returns nil then. Errors are
@@ -145,6 +150,8 @@ func (p *Packer) Run(ctx context.Context) error {
 			p.cfg.Logger.ErrorContext(ctx, "packing interrupted", "err", err, "wait", pause)
 		case res.progress():
 			pause, trouble = 0, minTrouble
+		case res.Refused > 0: // packs that hold nothing but dead records are waste
+			pause, trouble = trouble, min(2*trouble, maxTrouble)
 		default:
 			trouble = minTrouble
 			if flush && res.Due > 0 {
@@ -355,7 +362,8 @@ func (p *Packer) packLeased(ctx context.Context, b *build, sources []source.Sour
 	p.metrics.packs.Inc()
 	p.metrics.rows.Add(float64(b.Rows))
 	p.metrics.bytes.Add(float64(b.Bytes))
-	err = p.cfg.Acks.AcknowledgeFrom(ctx, added, desformat.FetchReaderAt(b.content()))
+	refused, err := p.cfg.Acks.AcknowledgeFrom(ctx, added, desformat.FetchReaderAt(b.content()))
+	b.refused(int64(refused))
 	if errors.Is(err, raftmeta.ErrClash) {
 		return nil // somebody was quicker
 	}

@@ -44,6 +44,7 @@ type world struct {
 	spool   string
 	sources []source.Source
 	tables  map[string]*source.SQLite
+	dbs     map[string]string // their files
 	store   *storetest.Fake
 	now     func() time.Time
 	hook    func(step string) fault // nil: none
@@ -61,7 +62,7 @@ func newWorld(t testing.TB, names ...string) *world {
 	t.Helper()
 	w := &world{
 		t: t, dir: t.TempDir(), spool: filepath.Join(t.TempDir(), "spool"), store: storetest.NewFake(t),
-		tables: make(map[string]*source.SQLite), now: func() time.Time { return epoch },
+		tables: make(map[string]*source.SQLite), dbs: make(map[string]string), now: func() time.Time { return epoch },
 		leases: make(map[desformat.Token]raftmeta.Lease), uploads: make(map[string]raftmeta.Upload),
 		packs: make(map[desformat.PackID]*raftmeta.Pack),
 	}
@@ -69,7 +70,8 @@ func newWorld(t testing.TB, names ...string) *world {
 		names = []string{"files"}
 	}
 	for _, name := range names {
-		table, err := source.OpenSQLite(t.Context(), source.SQLiteConfig{Name: name, Path: filepath.Join(t.TempDir(), "rows.db")})
+		w.dbs[name] = filepath.Join(t.TempDir(), "rows.db")
+		table, err := source.OpenSQLite(t.Context(), source.SQLiteConfig{Name: name, Path: w.dbs[name]})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +227,7 @@ func (w *world) recover() {
 	w.mu.Unlock()
 	for _, p := range packs {
 		if !p.Acknowledged {
-			if err := w.AcknowledgeFrom(w.t.Context(), p, object{w, p}); err != nil {
+			if _, err := w.AcknowledgeFrom(w.t.Context(), p, object{w, p}); err != nil {
 				w.t.Fatal(err)
 			}
 		}
@@ -390,12 +392,12 @@ func (w *world) read(name string) ([]byte, *desformat.Header) {
 }
 
 // AcknowledgeFrom is the world's Acknowledger: what the keeper does.
-func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher) error {
+func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher) (refused int, err error) {
 	acks := make(map[string][]source.Ack)
 	ordinals := make(map[string][]uint32)
 	for e, err := range desformat.ReadCatalog(ctx, f, p.Catalog) {
 		if err != nil {
-			return err
+			return 0, err
 		}
 		acks[e.Source] = append(acks[e.Source], source.Ack{
 			ID: e.ID, Name: e.Name, Version: e.Version, Size: e.SourceSize, ModTime: e.SourceTime, SHA256: e.SHA256, Pack: p.ID,
@@ -407,13 +409,16 @@ func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desform
 		for i := 0; i < len(all); i += source.MaxBatch {
 			var results []source.AckResult
 			err := w.do("acknowledge rows", func() (err error) {
-				results, err = w.tables[name].Acknowledge(ctx, all[i:min(i+source.MaxBatch, len(all))], w.now())
+				results, err = w.tables[name].Acknowledge(ctx, all[i:min(i+source.MaxBatch, len(all))], 5, w.now())
 				return err
 			})
 			if err != nil {
-				return err
+				return 0, err
 			}
 			for j, r := range results {
+				if r == source.AckRefused {
+					refused++
+				}
 				if r != source.AckDone {
 					dead = append(dead, ordinals[name][i+j])
 				}
@@ -421,7 +426,7 @@ func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desform
 		}
 	}
 	slices.Sort(dead)
-	return w.do("acknowledge pack", func() error {
+	return refused, w.do("acknowledge pack", func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		changed := *w.packs[p.ID]

@@ -95,7 +95,7 @@ func lifeOfRows(b *testing.B) {
 	}
 	w.lap("marked")
 	for _, batch := range acks {
-		results, err := table.Acknowledge(ctx, batch, time.Now())
+		results, err := table.Acknowledge(ctx, batch, 5, time.Now())
 		if err != nil || results[0] != source.AckDone {
 			b.Fatal(err, results)
 		}

@@ -155,7 +155,7 @@ func (l *life) acknowledge(rt *rapid.T) {
 	}
 	got, err := l.table.Acknowledge(l.t.Context(), []source.Ack{{
 		ID: r.ID, Name: r.DesName, Version: r.Version, Size: r.Size, ModTime: r.ModTime, Pack: pack,
-	}}, l.at)
+	}}, 5, l.at)
 	if err != nil {
 		rt.Fatal(err)
 	}

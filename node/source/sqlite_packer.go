@@ -82,7 +82,7 @@ func (s *SQLite) Attempt(ctx context.Context, row Row, code, text string, limit 
 
 // Acknowledge moves the records' rows to PACKED. A statement that the database
 // refuses undoes itself alone, and the transaction goes on with the next row.
-func (s *SQLite) Acknowledge(ctx context.Context, acks []Ack, at time.Time) ([]AckResult, error) {
+func (s *SQLite) Acknowledge(ctx context.Context, acks []Ack, limit int, at time.Time) ([]AckResult, error) {
 	if err := checkBatch(len(acks)); err != nil {
 		return nil, s.wrap("acknowledge", err)
 	}
@@ -97,7 +97,7 @@ func (s *SQLite) Acknowledge(ctx context.Context, acks []Ack, at time.Time) ([]A
 	err := s.update(ctx, "acknowledge", func(tx *sql.Tx) error {
 		a := acknowledging{
 			change: tx.Stmt(s.stmts.acknowledge), find: tx.Stmt(s.stmts.ackFind), refuse: tx.Stmt(s.stmts.ackRefused),
-			at: nanos(at), args: make([]any, 0, 9),
+			limit: limit, at: nanos(at), args: make([]any, 0, 9),
 		}
 		for _, i := range order {
 			if err := ctx.Err(); err != nil {
@@ -119,6 +119,7 @@ func (s *SQLite) Acknowledge(ctx context.Context, acks []Ack, at time.Time) ([]A
 // acknowledging is one call of Acknowledge.
 type acknowledging struct {
 	change, find, refuse *sql.Stmt
+	limit                int
 	at                   int64
 	args                 []any
 }
@@ -128,11 +129,7 @@ func (a *acknowledging) one(id int64, ack *Ack) (AckResult, error) {
 	seen := len(a.args)
 	ok, err := changed(a.change, append(a.args, packBytes(ack.Pack), ack.SHA256[:], a.at))
 	if refused(err) {
-		_, err = changed(a.refuse, append(a.args[:seen], a.at, failure(CodeRefused, err.Error())))
-		if refused(err) {
-			err = nil // a row that may not be touched at all is dead all the same
-		}
-		return AckRefused, err
+		return AckRefused, a.countRefusal(seen, failure(CodeRefused, err.Error()))
 	}
 	if err != nil || ok {
 		return AckDone, err
@@ -148,4 +145,18 @@ func (a *acknowledging) one(id int64, ack *Ack) (AckResult, error) {
 		return AckDone, nil
 	}
 	return AckGone, nil
+}
+
+// countRefusal counts an attempt at the row that the first args name. A trigger
+// that guards the state may refuse FAILED as well: then the attempt alone is
+// counted. A row that may not be touched at all is dead all the same.
+func (a *acknowledging) countRefusal(args int, why string) error {
+	_, err := changed(a.refuse, append(a.args[:args], a.at, why, a.limit))
+	if refused(err) {
+		_, err = changed(a.refuse, append(a.args[:args], a.at, why, math.MaxInt32))
+	}
+	if refused(err) {
+		return nil
+	}
+	return err
 }

@@ -49,7 +49,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
  WHERE id = ?1 AND des_name = ?2 AND status = ?3 AND archive_version = ?4 AND size = ?5 AND modified_at = ?6`},
 		{&p.ackFind, s.write, `SELECT des_pack FROM files WHERE id = ?1 AND des_name = ?2`},
 		{&p.ackRefused, s.write, `UPDATE files SET archive_attempts = archive_attempts + 1, last_archive_attempt_at = ?7,
- archive_error = ?8
+ archive_error = ?8, status = CASE WHEN archive_attempts + 1 >= ?9 THEN 'FAILED' ELSE status END
  WHERE id = ?1 AND des_name = ?2 AND status = ?3 AND archive_version = ?4 AND size = ?5 AND modified_at = ?6`},
 		{&p.claim, s.write, `UPDATE files SET des_claim = ?8` + seen +
 			` AND des_pack = ?7 AND (coalesce(des_claim, '') = ?9 OR des_claim = ?8)`},

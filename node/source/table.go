@@ -93,7 +93,8 @@ const (
 	// AckGone: no such row, or it has moved on: the record is dead.
 	AckGone
 	// AckRefused: the database refused to change this very row (a constraint,
-	// a trigger); the attempt is counted and the record is dead.
+	// a trigger); the attempt is counted, at the last the row is FAILED, and the
+	// record is dead.
 	AckRefused
 )
 
@@ -110,8 +111,9 @@ type PackerRows interface {
 	Attempt(ctx context.Context, row Row, code, text string, max int, at time.Time) (failed bool, err error)
 	// Acknowledge writes the acknowledgements in one transaction, in sorted
 	// order, and reports each result in the order given. Rows that the database
-	// refuses do not stop the others.
-	Acknowledge(ctx context.Context, acks []Ack, at time.Time) ([]AckResult, error)
+	// refuses do not stop the others: each counts a failed attempt, and is FAILED
+	// at the max-th, or it would be packed again for ever.
+	Acknowledge(ctx context.Context, acks []Ack, max int, at time.Time) ([]AckResult, error)
 }
 
 // DeleterRows is the role that moves PACKED rows to DELETED_SOURCE.

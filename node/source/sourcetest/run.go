@@ -82,6 +82,9 @@ type table struct {
 func newTable(h Harness) *table { return &table{h, h.Table} }
 
 // Fixed times and ids; whole seconds, which every precision keeps.
+// maxAttempts is the limit that the suite gives to Acknowledge.
+const maxAttempts = 5
+
 var (
 	modified = time.Date(2024, 2, 29, 12, 0, 0, 0, time.UTC)
 	markedAt = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -148,7 +151,7 @@ func (tb *table) pack(t *testing.T, pack desformat.PackID, rows []source.Row) []
 
 func (tb *table) acknowledge(t *testing.T, list ...source.Ack) []source.AckResult {
 	t.Helper()
-	results, err := tb.Acknowledge(t.Context(), list, packedAt)
+	results, err := tb.Acknowledge(t.Context(), list, maxAttempts, packedAt)
 	if err != nil || len(results) != len(list) {
 		t.Fatalf("acknowledge: %v, %v", results, err)
 	}
@@ -229,12 +232,12 @@ func numbered(n int) []string {
 
 func batches(t *testing.T, tb *table) {
 	_, errMark := tb.Mark(t.Context(), make([]source.Row, source.MaxBatch+1), marking)
-	_, errAck := tb.Acknowledge(t.Context(), make([]source.Ack, source.MaxBatch+1), packedAt)
+	_, errAck := tb.Acknowledge(t.Context(), make([]source.Ack, source.MaxBatch+1), maxAttempts, packedAt)
 	if errMark == nil || errAck == nil {
 		t.Errorf("batches above MaxBatch: mark %v, acknowledge %v; want errors", errMark, errAck)
 	}
 	moved, errMark := tb.Mark(t.Context(), nil, marking)
-	results, errAck := tb.Acknowledge(t.Context(), nil, packedAt)
+	results, errAck := tb.Acknowledge(t.Context(), nil, maxAttempts, packedAt)
 	if errMark != nil || errAck != nil || len(moved)+len(results) != 0 {
 		t.Errorf("empty batches: mark %v, acknowledge %v", errMark, errAck)
 	}
@@ -244,7 +247,7 @@ func doneContext(t *testing.T, tb *table) {
 	rows := tb.marked(t, "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, errAck := tb.Acknowledge(ctx, acks(packOne, rows), packedAt)
+	_, errAck := tb.Acknowledge(ctx, acks(packOne, rows), maxAttempts, packedAt)
 	_, errRead := tb.ByName(ctx, "a")
 	_, errList := tb.Failures(ctx, "", 1)
 	for what, err := range map[string]error{
