@@ -9,8 +9,11 @@
 //     response that ends cleanly is complete and verified.
 //   - Not found and gone are answered only when the retriever says so; every
 //     other error is a 5xx.
-//   - State changes are answered to loopback peers only, and never to a page of
-//     another site in a browser.
+//   - State changes are answered to loopback peers only, never through a proxy
+//     and never to a page in a browser.
+//   - No client holds a connection by doing nothing: header, body, idling and
+//     each write have a limit; an answer that is taken bit by bit has none.
+//   - A request is logged above debug level only when a server is at fault.
 //
 // Not for: finding records (retriever), knowing how work is done (the node
 // behind Operator and Observer).

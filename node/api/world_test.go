@@ -354,7 +354,10 @@ func (s *Server) record(t *testing.T, name, span string) (status int, body []byt
 	func() {
 		defer func() {
 			p := recover()
-			if whole = p == nil; !whole && p != http.ErrAbortHandler {
+			if whole = p == nil; whole {
+				return
+			}
+			if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 				panic(p)
 			}
 		}()
