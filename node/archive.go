@@ -15,6 +15,9 @@ import (
 const (
 	// archiveProgress is the least time between two looks at an archive run.
 	archiveProgress = 100 * time.Millisecond
+	// cheapCount is how long counting the rows may take for the run to look at
+	// them at each change of the manifest too.
+	cheapCount = 20 * time.Millisecond
 	// archiveStall is how long a run that is stopped by a problem waits for it
 	// to pass.
 	archiveStall = 30 * time.Second
@@ -37,10 +40,11 @@ func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 		return err
 	}
 	run := archiveRun{node: n, begin: begin, moved: time.Now()}
+	n.marker.Kick() // first: the packer waits for a marking that was asked for
 	n.packer.Flush()
-	n.marker.Kick()
 	for {
-		took := time.Now()
+		changed := n.meta.Changed() // before the look, so that no change is missed
+		looked := time.Now()
 		now, err := n.countRows(ctx)
 		if err != nil {
 			return err
@@ -55,11 +59,15 @@ func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 			return err
 		}
 		// The backlog's rows are counted for each look: at most a tenth of the time.
-		pause := max(archiveProgress, 10*time.Since(took))
+		took := time.Since(looked)
+		if took > cheapCount {
+			changed = nil
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-changed:
+		case <-time.After(max(archiveProgress, 10*took)):
 		}
 		if now.eligible.Rows > 0 {
 			n.marker.Kick()
