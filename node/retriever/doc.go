@@ -15,6 +15,11 @@
 //   - ErrNotFound and ErrGone are returned only after the manifest has been
 //     confirmed, and ErrNotFound only after every source said so as well. An
 //     error of the store or of a source is ErrUnavailable.
+//   - A pack whose index or record cannot be read ends the look-up: no older
+//     version and no source stands in for what it may hold. Only when its object
+//     is missing is a newer view asked first.
+//   - A record counts only where manifest and index place it, so that bytes of
+//     another pack are corrupt, not a name that is absent.
 //   - A hit asks neither for confirmation nor a source.
 //   - Content up to 1 MiB is verified as a whole before it is handed out, more
 //     of it piece by piece while it is read: no unverified byte leaves.

@@ -109,7 +109,7 @@ func (c *indexCache) load(ctx context.Context, p *raftmeta.Pack) (*desformat.Ind
 			return nil, err
 		}
 		c.cache.Set(p.ID, x)
-		c.cache.CleanUp() // keeps the cap after every insertion
+		c.cache.CleanUp() // keeps the cap even when Set left that to another goroutine
 		return x, nil
 	})
 }

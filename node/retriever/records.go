@@ -40,7 +40,7 @@ func newRecordCache(ceiling int64) (*recordCache, error) {
 
 func (c *recordCache) put(key recordKey, rec *Record) {
 	c.cache.Set(key, rec)
-	c.cache.CleanUp() // keeps the cap after every insertion
+	c.cache.CleanUp() // keeps the cap even when Set left that to another goroutine
 }
 
 // putHeader keeps a record without its content, never in place of a whole one.
