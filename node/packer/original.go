@@ -104,7 +104,7 @@ func (r *contentReader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.file.Read(p)
-	if err != nil && err != io.EOF { //nolint:errorlint // the io.Reader contract: io.EOF itself
+	if err != nil && err != io.EOF {
 		r.err = err
 	}
 	return n, err

@@ -23,7 +23,7 @@ type spoolFile interface {
 }
 
 func createSpool(path string) (spoolFile, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // inside the configured spool folder
+	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // cleanSpool makes the spool folder and removes what an earlier process, ended
