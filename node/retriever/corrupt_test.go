@@ -249,14 +249,14 @@ func TestAReplacedObjectIsNotServed(t *testing.T) {
 	}
 }
 
-// A store that was copied has the same bytes under other versions: reads go
-// on, checked like all others. TestAReplacedObjectIsNotServed holds what other bytes do.
-func TestReadsGoOnOverAStoreThatWasCopied(t *testing.T) {
+// The manifest names the object's version, so an overwritten object is missing
+// and not read.
+func TestOnlyTheVersionOfTheManifestIsRead(t *testing.T) {
 	w := newWorld(t)
 	p := w.pack(version{name: "a", seq: 1, content: "A"})
 	p.Copies[0].Version = "another"
 	w.manifest.set(p)
-	wantRead(t, w.retriever(), "a", "A")
+	wantError(t, w.retriever(), "a", ErrUnavailable)
 
 	p.Copies = append([]raftmeta.Copy{{Site: "elsewhere", Key: "nowhere"}}, p.Copies...)
 	p.Copies[1].Version = "" // a store without versions

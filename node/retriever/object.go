@@ -2,14 +2,12 @@ package retriever
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/datavision/desnode/desformat"
-	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -48,13 +46,6 @@ func (r *Retriever) object(p *raftmeta.Pack, c cause) object {
 func (o object) Fetch(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	o.requests.Inc()
 	body, err := o.store.Get(ctx, o.key, o.version, off, n)
-	if o.version != "" && errors.Is(err, store.ErrNotFound) {
-		// A store that was copied or restored has other versions of the same
-		// bytes. What it holds is checked like all that is read; verifying a pack
-		// is what tells whether it still is the object that was committed.
-		o.requests.Inc()
-		body, err = o.store.Get(ctx, o.key, "", off, n)
-	}
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", o.key, err)
 	}
