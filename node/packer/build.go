@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/datavision/desnode/desformat"
@@ -17,9 +19,9 @@ import (
 )
 
 const (
-	// maxLeft is how many rows of one source, one after the other, are left alone
-	// until the rest of the source is left too, unopened: each may have waited
-	// for a timeout.
+	// maxLeft is how many rows of one root, one after the other, are left alone
+	// until its rest is left too, unopened: each may have waited for a timeout.
+	// Trouble that no root has is the whole source's.
 	maxLeft = 20
 	// maxUnread is how many rows of one source, one after the other, may fail
 	// with a read error until the trouble is taken to be the mount's.
@@ -56,9 +58,47 @@ type build struct {
 type sourceState struct {
 	source *source.Source
 	again  []source.Ack // rows to acknowledge again
-	left   int          // rows left alone, one after the other
 	unread int          // read errors, one after the other
-	down   atomic.Bool  // its remaining rows are left alone, unopened
+
+	mu   sync.Mutex     // guards left
+	left map[string]int // rows left alone, one after the other, by root; wholeSource: not for a root
+}
+
+// wholeSource stands for all roots of a source.
+const wholeSource = ""
+
+// isDown reports whether the rest of what path belongs to is left alone.
+func (s *sourceState) isDown(path string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for root, n := range s.left {
+		if n >= maxLeft && inRoot(root, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// leftAlone counts a row that was left alone; maxLeft at once take the root down.
+func (s *sourceState) leftAlone(root string, n int) (total int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left[root] += n
+	return s.left[root]
+}
+
+// worked forgets the trouble of what path belongs to.
+func (s *sourceState) worked(path string) {
+	s.unread = 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.left, func(root string, n int) bool { return n < maxLeft && inRoot(root, path) })
+}
+
+// inRoot reports whether path may be below root. Relative paths are of a
+// source that has one root.
+func inRoot(root, path string) bool {
+	return root == wholeSource || !filepath.IsAbs(path) || strings.HasPrefix(path, strings.TrimSuffix(root, "/")+"/")
 }
 
 // newBuild opens a spool file and writes the pack's header into it.
@@ -68,7 +108,7 @@ func (p *Packer) newBuild(l raftmeta.Lease, rng desformat.Range, due source.Due,
 		marked: make(map[int64]int64), state: make(map[string]*sourceState),
 	}
 	for i := range sources {
-		b.state[sources[i].Name] = &sourceState{source: &sources[i]}
+		b.state[sources[i].Name] = &sourceState{source: &sources[i], left: make(map[string]int)}
 	}
 	b.path = filepath.Join(p.cfg.SpoolDir, b.id.String()+spoolSuffix)
 	var err error
@@ -138,24 +178,26 @@ func (b *build) take(ctx context.Context, it *item) error {
 }
 
 // leave leaves a row as it is: it is planned again in the next round. After
-// too many the whole source is left for now.
+// too many the rest of its root, or of its source, is left for now.
 func (b *build) leave(ctx context.Context, of *source.Source, row source.Row, cause error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	b.Left++
 	s := b.state[of.Name]
-	s.left++
-	if s.down.Load() {
+	if s.isDown(row.Path) {
 		return nil
 	}
 	if b.leftBy == nil {
 		b.leftBy = fmt.Errorf("row %s of source %s: %w", row.ID, row.Source, cause)
 	}
 	b.p.cfg.Logger.WarnContext(ctx, "row left alone", "source", row.Source, "id", row.ID, "path", row.Path, "err", cause)
-	if s.left >= maxLeft {
-		s.down.Store(true)
-		b.p.cfg.Logger.WarnContext(ctx, "source left alone for this pack", "source", row.Source, "err", cause)
+	root := wholeSource
+	if e, ok := errors.AsType[*source.RootError](cause); ok {
+		root = e.Root
+	}
+	if s.leftAlone(root, 1) >= maxLeft {
+		b.p.cfg.Logger.WarnContext(ctx, "rest left alone for this pack", "source", row.Source, "root", root, "err", cause)
 	}
 	return nil
 }
@@ -198,7 +240,7 @@ func (b *build) pack(ctx context.Context, it *item) error {
 		return b.fail(ctx, it, code, err)
 	}
 	s := b.state[it.source.Name]
-	s.left, s.unread = 0, 0
+	s.worked(it.row.Path)
 	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
 	b.marked[it.row.MarkedAt.Unix()]++
 	b.Rows++
@@ -235,7 +277,7 @@ func (b *build) fail(ctx context.Context, it *item, code string, cause error) er
 		return nil
 	}
 	if s.unread++; s.unread == maxUnread {
-		s.down.Store(true)
+		s.leftAlone(wholeSource, maxLeft)
 		b.leftBy = fmt.Errorf("%d files of source %s can't be read, one after the other: %w", s.unread, it.row.Source, cause)
 	}
 	return nil

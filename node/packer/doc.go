@@ -13,7 +13,8 @@
 //   - A record enters a pack only if the file was opened with the row's size
 //     and time and was read to its end unchanged. Everything else is cut away.
 //   - A row is asked for in the manifest before it is packed; what lives in a
-//     pack already is acknowledged again, not packed twice.
+//     pack already is acknowledged again, not packed twice. A row that was marked
+//     before is compared by content, as far as its file is still there.
 //   - An object's key is announced before its first byte is sent, and every
 //     attempt sends the same sealed bytes.
 //   - A failure of the store, the spool disk, the database or a root is never

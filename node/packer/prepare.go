@@ -2,22 +2,24 @@ package packer
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
 )
 
-// errSourceDown is why the rest of a source is left alone in a build.
-var errSourceDown = errors.New("source left alone for this pack")
+// errDown is why the rest of a root, or of a source, is left alone in a build.
+var errDown = errors.New("left alone for this pack")
 
 // prepare finds out what becomes of a row and opens its file. It runs in
 // several goroutines at once.
 func (b *build) prepare(ctx context.Context, it *item) {
 	it.verdict, it.code, it.err = toLeave, "", ctx.Err()
-	if it.err == nil && b.state[it.source.Name].down.Load() {
-		it.err = errSourceDown
+	if it.err == nil && b.state[it.source.Name].isDown(it.row.Path) {
+		it.err = errDown
 	}
 	if it.err != nil {
 		return
@@ -33,6 +35,7 @@ func (b *build) prepare(ctx context.Context, it *item) {
 		it.err = fmt.Errorf("ask the manifest: %w", err)
 		return
 	}
+	live := err == nil && sameVersion(found, it.listed)
 	if err == nil {
 		it.found = found
 		switch {
@@ -40,12 +43,23 @@ func (b *build) prepare(ctx context.Context, it *item) {
 			it.verdict, it.code = toRefuse, source.CodeDuplicateName
 			it.err = fmt.Errorf("row %s of source %s lives under this name", found.ID, found.Source)
 			return
-		case sameVersion(found, it.listed):
+		case live && it.row.Version == 1:
 			it.verdict = toAgain
 			return
 		}
 	}
-	if it.err = b.p.open(ctx, it); it.err == nil {
+	it.err = b.p.open(ctx, it)
+	if live { // but marked before: a file may have come since that is alike in size and time alone
+		var holds bool
+		if it.err == nil {
+			holds, it.err = it.holds(ctx, found.SHA256)
+		}
+		if holds || errors.Is(it.err, source.ErrNoFile) {
+			it.verdict = toAgain
+			return
+		}
+	}
+	if it.err == nil {
 		it.verdict = toPack
 		return
 	}
@@ -81,4 +95,18 @@ func (p *Packer) open(ctx context.Context, it *item) error {
 	}
 	it.content = content
 	return nil
+}
+
+// holds reports whether the opened file has that content, and leaves the file
+// at its start.
+func (it *item) holds(ctx context.Context, sum [sha256.Size]byte) (bool, error) {
+	if it.file == nil {
+		return sha256.Sum256(it.content) == sum, nil
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, &contentReader{ctx: ctx, file: it.file}); err != nil {
+		return false, err
+	}
+	_, err := it.file.Seek(0, io.SeekStart)
+	return [sha256.Size]byte(h.Sum(nil)) == sum, err
 }

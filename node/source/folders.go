@@ -80,12 +80,21 @@ func (f *Folders) find(path string) (place, error) {
 	return best, nil
 }
 
-// openRoot opens the root of p. Its errors hide the file system's: that a root
-// is missing must not look like the absence of a file.
+// RootError says that a root can't be used, and so nothing about its files. It
+// hides the file system's error: that a root is missing must not look like the
+// absence of a file.
+type RootError struct {
+	Root string // its path, clean
+	Why  string
+}
+
+func (e *RootError) Error() string { return "root " + e.Root + " is out of reach: " + e.Why }
+
+// openRoot opens the root of p; a *RootError when it can't.
 func openRoot(p place) (*os.Root, error) {
 	root, err := os.OpenRoot(p.root)
 	if err != nil {
-		return nil, fmt.Errorf("root %s is out of reach: %s", p.root, err.Error())
+		return nil, &RootError{Root: p.root, Why: err.Error()}
 	}
 	return root, nil
 }
@@ -111,7 +120,7 @@ func explain(root *os.Root, p place, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if errRoot := inhabited(root); errRoot != nil {
-			return fmt.Errorf("%s: root %s: %w", p.abs(), p.root, errRoot)
+			return fmt.Errorf("%s: %w", p.abs(), &RootError{Root: p.root, Why: errRoot.Error()})
 		}
 		return fmt.Errorf("%s: %w", p.abs(), ErrNoFile)
 	case errors.Is(err, escapes()):

@@ -415,6 +415,7 @@ func TestSame(t *testing.T) {
 		{"seen through a link", []string{root}, twin + "/dir/sub/a", []string{a, "dir/sub/a"}},
 		{"seen through a link in the middle", []string{root}, base + "/linked/dir/sub/a", []string{a, "dir/sub/a"}},
 		{"a root of nothing in common", []string{base + "/elsewhere"}, a, nil},
+		{"a root that does not exist", []string{base + "/nothing", root}, a, []string{a}},
 		{"no roots", nil, a, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -425,8 +426,10 @@ func TestSame(t *testing.T) {
 		})
 	}
 	t.Run("what can't be looked at is an error", func(t *testing.T) {
-		if got, err := roots(base+"/nothing").Same(t.Context(), a); err == nil {
-			t.Errorf("a missing root: %q", got)
+		loop := filepath.Join(base, "loop")
+		link(t, loop, loop)
+		if got, err := roots(loop).Same(t.Context(), a); err == nil {
+			t.Errorf("a root that may lead anywhere: %q", got)
 		}
 		if got, err := roots(root).Same(t.Context(), base+"/nothing/a"); err == nil {
 			t.Errorf("a missing folder: %q", got)

@@ -2,7 +2,9 @@ package source
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +17,8 @@ import (
 // Folders are compared by device and inode, so that the same folder is seen
 // behind a bind mount, a link or a root inside a root. A link in the middle of
 // a root is not: rows that reach a file through one have its inode (FileID).
-// When a folder can't be looked at, the answer is an error, never "none".
+// When a folder can't be looked at, the answer is an error, never "none"; but
+// below a root that does not exist there is no file to share.
 func (f *Folders) Same(ctx context.Context, other string) ([]string, error) {
 	if !filepath.IsAbs(other) {
 		p, err := f.find(other)
@@ -38,6 +41,9 @@ func (f *Folders) Same(ctx context.Context, other string) ([]string, error) {
 	for _, root := range roots {
 		root = filepath.Clean(root)
 		info, err := os.Stat(root)
+		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(spellings, place{root: root}.holds) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("who else reaches %s: %w", other, err)
 		}
@@ -78,6 +84,12 @@ func below(ctx context.Context, root os.FileInfo, path string) (rels []string, e
 			return rels, nil
 		}
 	}
+}
+
+// holds reports whether path is spelt as one below the root.
+func (p place) holds(path string) bool {
+	rel, err := filepath.Rel(p.root, path)
+	return err == nil && filepath.IsLocal(rel) && rel != "."
 }
 
 // unique drops repetitions and keeps the order.
