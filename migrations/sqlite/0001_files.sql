@@ -40,7 +40,8 @@ CREATE TABLE files (
   CHECK (status NOT IN ('PACKED', 'DELETED_SOURCE') OR (des_pack IS NOT NULL AND des_sha256 IS NOT NULL
     AND packed_at IS NOT NULL)),
   CHECK (status <> 'DELETED_SOURCE' OR (source_deleted_at IS NOT NULL AND des_claim IS NOT NULL)),
-  CHECK (des_claim IS NULL OR status IN ('PACKED', 'DELETED_SOURCE')),
+  -- ACTIVE too: the source system knows nothing of claims when it re-activates a row.
+  CHECK (des_claim IS NULL OR status IN ('PACKED', 'DELETED_SOURCE', 'ACTIVE')),
   -- One spelling a path, so that equal files are found by equal paths.
   CHECK (path <> '' AND instr(path, '//') = 0 AND instr('/' || path || '/', '/./') = 0
     AND instr('/' || path || '/', '/../') = 0 AND substr(path, -1) <> '/')
@@ -70,9 +71,10 @@ WHEN NOT CASE
   WHEN OLD.status IN ('ACTIVE', 'MARKED') AND NEW.status = 'FAILED' THEN NEW.archive_error IS NOT NULL
   -- marked_at tells which state it failed in: Refuse clears it for ACTIVE rows.
   WHEN OLD.status = 'FAILED' AND NEW.status = 'MARKED' THEN OLD.marked_at IS NOT NULL
-  -- A changed file is archived again, from whatever state.
+  -- A changed file is archived again, from whatever state. Where the original
+  -- was deleted any file is a new one.
   WHEN NEW.status = 'ACTIVE' THEN NEW.size <> OLD.size OR NEW.modified_at <> OLD.modified_at
-    OR (OLD.status = 'FAILED' AND OLD.marked_at IS NULL)
+    OR OLD.status = 'DELETED_SOURCE' OR (OLD.status = 'FAILED' AND OLD.marked_at IS NULL)
   ELSE 0
 END
 BEGIN

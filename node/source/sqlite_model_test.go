@@ -250,6 +250,7 @@ func (l *life) register(rt *rapid.T) {
 	if changed {
 		l.size++
 	}
+	changed = changed || l.want.State == source.DeletedSource
 	got, err := l.table.Register(l.t.Context(), []source.File{l.file()})
 	if err != nil || (got[0] == source.RegisteredChanged) != changed {
 		rt.Fatalf("register: %v, %v", got, err)

@@ -85,8 +85,8 @@ func (r *registering) group(files []File, results []Registered) error {
 
 func (r *registering) one(f *File, last int64) (Registered, error) {
 	var id, size, modified int64
-	var fileID string
-	err := r.tx.Stmt(r.stmts.regFind).QueryRow(f.Path).Scan(&id, &size, &modified, &fileID)
+	var fileID, state string
+	err := r.tx.Stmt(r.stmts.regFind).QueryRow(f.Path).Scan(&id, &size, &modified, &fileID, &state)
 	if errors.Is(err, sql.ErrNoRows) {
 		n, err := r.insert(r.stmts.regInsert, []File{*f})
 		if err != nil || n == 1 {
@@ -97,7 +97,9 @@ func (r *registering) one(f *File, last int64) (Registered, error) {
 	if err != nil {
 		return 0, err
 	}
-	if size != f.Size || modified != nanos(f.ModTime) {
+	// Where desnode has deleted the original, a file is a new one, whatever its
+	// size and time: the packer compares its content.
+	if size != f.Size || modified != nanos(f.ModTime) || State(state) == DeletedSource {
 		_, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{id, f.Size, nanos(f.ModTime), nullText(f.FileID)})
 		return RegisteredChanged, err
 	}

@@ -77,3 +77,77 @@ func TestARowThatIsRefusedFailsAtTheLimit(t *testing.T) {
 		})
 	}
 }
+
+// The source system re-activates rows without a word about claims.
+func TestARowThatWasDeletedComesBack(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		deleted bool
+	}{{"while its deletion is under way", false}, {"after its deletion", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "files.db")
+			table := openSQLite(t, path)
+			row := deletedRow(t, table, c.deleted)
+			err := otherHands{path}.try(t.Context(), func(ctx context.Context, conn *sql.Conn) error {
+				_, err := conn.ExecContext(ctx, `PRAGMA ignore_check_constraints = 0;
+ UPDATE files SET status = 'ACTIVE', size = 5, modified_at = modified_at + 1 WHERE name = 'a'`)
+				return err
+			})
+			if err != nil {
+				t.Fatal("the source system's update:", err)
+			}
+			if ok, err := table.Deleted(t.Context(), row, "1-1", time.Unix(4, 0)); err != nil || ok {
+				t.Errorf("deleted: %v, %v; its deletion must not go on", ok, err)
+			}
+			if row := mark(t, table, byName(t, table, "a")); row.State != source.Marked || row.Version != 2 || row.Claim != "" {
+				t.Errorf("marked again: %s, version %d, claim %q", row.State, row.Version, row.Claim)
+			}
+		})
+	}
+}
+
+func TestARowThatComesBackCanBeRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "files.db")
+	table := openSQLite(t, path)
+	deletedRow(t, table, true)
+	otherHands{path}.run(t, func(ctx context.Context, conn *sql.Conn) error {
+		_, err := conn.ExecContext(ctx, `UPDATE files SET status = 'ACTIVE', size = 5`)
+		return err
+	})
+	if err := table.Refuse(t.Context(), byName(t, table, "a"), source.CodeInvalidName, "why", time.Unix(4, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if row := byName(t, table, "a"); row.State != source.Failed || row.Claim != "" {
+		t.Errorf("row is %s, claim %q", row.State, row.Claim)
+	}
+}
+
+func TestAFileWhereOneWasDeletedIsNew(t *testing.T) {
+	table := openSQLite(t, filepath.Join(t.TempDir(), "files.db"))
+	row := deletedRow(t, table, true)
+	again, done := register(t, table, source.File{Name: "a", Path: "/a", Size: row.Size, ModTime: row.ModTime})
+	if done != source.RegisteredChanged || again.State != source.Active || again.Claim != "" {
+		t.Errorf("registered: %v, %s, claim %q; want ACTIVE again, though size and time are the same", done, again.State, again.Claim)
+	}
+}
+
+// deletedRow returns a claimed row, DELETED_SOURCE when deleted.
+func deletedRow(t *testing.T, table *source.SQLite, deleted bool) source.Row {
+	t.Helper()
+	row, _ := register(t, table, source.File{Name: "a", Path: "/a", Size: 1, ModTime: time.Unix(1, 0)})
+	row = mark(t, table, row)
+	ack := source.Ack{ID: row.ID, Name: row.DesName, Version: row.Version, Size: row.Size, ModTime: row.ModTime, Pack: desformat.PackID{1}}
+	if got, err := table.Acknowledge(t.Context(), []source.Ack{ack}, 5, time.Unix(2, 0)); err != nil || got[0] != source.AckDone {
+		t.Fatalf("acknowledge: %v, %v", got, err)
+	}
+	row = byName(t, table, "a")
+	if ok, err := table.Claim(t.Context(), row, "1-1"); err != nil || !ok {
+		t.Fatalf("claim: %v, %v", ok, err)
+	}
+	if deleted {
+		if ok, err := table.Deleted(t.Context(), row, "1-1", time.Unix(3, 0)); err != nil || !ok {
+			t.Fatalf("deleted: %v, %v", ok, err)
+		}
+	}
+	return row
+}

@@ -36,7 +36,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		text string
 	}{
 		{&p.mark, s.write, `UPDATE files SET status = 'MARKED', archive_version = archive_version + 1,
- des_name = ?7, des_hash = ?8, des_shard = ?9, des_cluster = ?10, marked_at = ?11,
+ des_name = ?7, des_hash = ?8, des_shard = ?9, des_cluster = ?10, marked_at = ?11, des_claim = NULL,
  archive_attempts = 0, archive_error = NULL, last_archive_attempt_at = NULL` + seen},
 		{&p.markDuplicate, s.write, refuseSQL + seen},
 		{&p.refuse, s.write, refuseSQL + seen},
@@ -62,7 +62,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
  AND archive_version = ?4 FROM files WHERE id = ?1`},
 		{&p.regInsert, s.write, insertSQL(1)},
 		{&p.regInsertMany, s.write, insertSQL(registerGroup)},
-		{&p.regFind, s.write, `SELECT id, size, modified_at, coalesce(file_id, '') FROM files WHERE path = ?1`},
+		{&p.regFind, s.write, `SELECT id, size, modified_at, coalesce(file_id, ''), status FROM files WHERE path = ?1`},
 		{&p.regChanged, s.write, `UPDATE files SET status = 'ACTIVE', size = ?2, modified_at = ?3, file_id = ?4, eligible = 1,
  checksum = NULL, des_claim = NULL, archive_attempts = 0, archive_error = NULL, last_archive_attempt_at = NULL
  WHERE id = ?1`},
@@ -109,7 +109,7 @@ const eligible = `(modified_at < ?1 OR archive_version > 0 OR eligible = 1)`
 
 // refuseSQL moves a row to FAILED. A row that was ACTIVE loses its marked_at,
 // by which Retry knows where it came from.
-const refuseSQL = `UPDATE files SET status = 'FAILED', archive_error = ?7, last_archive_attempt_at = ?8,
+const refuseSQL = `UPDATE files SET status = 'FAILED', des_claim = NULL, archive_error = ?7, last_archive_attempt_at = ?8,
  marked_at = CASE WHEN status = 'ACTIVE' THEN NULL ELSE marked_at END`
 
 // insertSQL inserts n new rows, leaving out those whose path or name is taken.

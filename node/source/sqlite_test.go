@@ -195,12 +195,15 @@ func TestSchemaRefuses(t *testing.T) {
 		{"a new id", "", "UPDATE files SET id = 5", "frozen"},
 		{"a new size under packed", pack, "UPDATE files SET size = 2", "goes back to ACTIVE"},
 		{"a new time under marked", mark, "UPDATE files SET modified_at = 2", "goes back to ACTIVE"},
-		{"a claim on what is not packed", mark, "UPDATE files SET des_claim = 'c'", "CHECK"},
+		{"a claim on what is MARKED", mark, "UPDATE files SET des_claim = 'c'", "CHECK"},
 
 		{"a new name before the first mark", "", "UPDATE files SET name = 'b'", ""},
 		{"a changed file, marked", mark, "UPDATE files SET status = 'ACTIVE', size = 2", ""},
 		{"a changed file, packed", pack, "UPDATE files SET status = 'ACTIVE', modified_at = 2", ""},
 		{"a changed file, deleted", delete, "UPDATE files SET status = 'ACTIVE', modified_at = 2, des_claim = NULL", ""},
+		{"a changed file, deleted, by who knows no claims", delete, "UPDATE files SET status = 'ACTIVE', modified_at = 2", ""},
+		{"a changed file under a claim", claim, "UPDATE files SET status = 'ACTIVE', modified_at = 2", ""},
+		{"an unchanged file, deleted", delete, "UPDATE files SET status = 'ACTIVE'", ""},
 		{"a changed file, failed", fail, "UPDATE files SET status = 'ACTIVE', size = 2", ""},
 		{"failed to marked", fail, "UPDATE files SET status = 'MARKED', archive_error = NULL", ""},
 	} {

@@ -171,7 +171,7 @@ type Registered uint8
 const (
 	RegisteredNew       Registered = iota
 	RegisteredUnchanged            // known, same size and time
-	RegisteredChanged              // known, changed since: ACTIVE again
+	RegisteredChanged              // known, changed or deleted since: ACTIVE again
 	RegisteredTaken                // another path has this name: left alone
 )
 

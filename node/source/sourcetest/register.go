@@ -100,7 +100,8 @@ func register(t *testing.T, tb *table) {
 }
 
 // registerChanged: whatever has become of a row, a changed file is ACTIVE
-// again; an unchanged one leaves the row alone.
+// again; an unchanged one leaves the row alone, unless its file was deleted:
+// then there was none any more.
 func registerChanged(t *testing.T, tb *table) {
 	if _, ok := registers(t, tb); !ok {
 		return
@@ -127,16 +128,20 @@ func registerChanged(t *testing.T, tb *table) {
 	}
 	for name, make := range states {
 		row := make(name)
-		if got, _ := registers(t, tb, file(name)); got[0] != source.RegisteredUnchanged {
+		want := row
+		wantDone := source.RegisteredUnchanged
+		if row.State == source.DeletedSource {
+			want.State, want.Claim, wantDone = source.Active, "", source.RegisteredChanged
+		}
+		if got, _ := registers(t, tb, file(name)); got[0] != wantDone {
 			t.Errorf("%s, unchanged: %v", name, got)
 		}
-		tb.want(t, name, row)
+		tb.want(t, name, want)
 		changed := file(name)
 		changed.Size, changed.ModTime, changed.FileID = 7, modified.Add(time.Hour), "2:2"
 		if got, _ := registers(t, tb, changed); got[0] != source.RegisteredChanged {
 			t.Errorf("%s, changed: %v", name, got)
 		}
-		want := row
 		want.State, want.Size, want.ModTime, want.FileID = source.Active, 7, modified.Add(time.Hour), "2:2"
 		want.Claim, want.Attempts, want.ErrorCode, want.ErrorText, want.LastAttempt = "", 0, "", "", time.Time{}
 		tb.want(t, name+", changed", want)
