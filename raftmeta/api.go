@@ -58,11 +58,13 @@ func (m *Meta) AckPack(ctx context.Context, pack desformat.PackID, dead []uint32
 	return err
 }
 
-// VerifyPack records what reading a copy back has found. Site, Key and Version
-// name the copy, as in the manifest. A clean result older than the recorded
-// one is ignored; damage never is.
-func (m *Meta) VerifyPack(ctx context.Context, pack desformat.PackID, c Copy) error {
-	_, err := m.propose(ctx, &verifyPackCommand{pack, c})
+// VerifyPack records what reading a copy back has found, in place of the copy
+// as it was seen in the manifest before. A clean result is ignored when
+// somebody else has recorded one since, whatever the clocks say; damage never
+// is. A clean result may bring a new Version: the object that holds the pack's
+// bytes now.
+func (m *Meta) VerifyPack(ctx context.Context, pack desformat.PackID, seen, found Copy) error {
+	_, err := m.propose(ctx, &verifyPackCommand{pack, seen, found})
 	return err
 }
 

@@ -3,6 +3,7 @@ package raftmeta
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/datavision/desnode/desformat"
 )
@@ -209,8 +210,9 @@ func (s *state) mayAck(p *Pack, token desformat.Token) error {
 
 // verifyPackCommand records what reading a copy back has found.
 type verifyPackCommand struct {
-	Pack desformat.PackID `json:"pack"`
-	Copy Copy             `json:"copy"`
+	Pack  desformat.PackID `json:"pack"`
+	Seen  Copy             `json:"seen"` // the manifest's word when the reading began
+	Found Copy             `json:"found"`
 }
 
 func (*verifyPackCommand) kind() string { return kindVerifyPack }
@@ -220,24 +222,36 @@ func (c *verifyPackCommand) apply(s *state, index uint64) (any, error) {
 	if !ok {
 		return nil, fmt.Errorf("verify pack %s: %w", c.Pack, ErrUnknownPack)
 	}
+	seen, found := c.Seen, c.Found
 	i := slices.IndexFunc(old.Copies, func(have Copy) bool {
-		return have.Site == c.Copy.Site && have.Key == c.Copy.Key && have.Version == c.Copy.Version
+		return have.Site == found.Site && have.Key == found.Key && (have.Version == seen.Version || have.Version == found.Version)
 	})
-	if i < 0 || c.Copy.VerifiedAt.IsZero() {
+	if i < 0 || seen.Site != found.Site || seen.Key != found.Key || found.VerifiedAt.IsZero() {
 		return nil, fmt.Errorf("verify pack %s: no such copy, or no time: %w", c.Pack, ErrInvalid)
 	}
+	if found.Damage != "" && found.Version != seen.Version {
+		return nil, fmt.Errorf("verify pack %s: a damaged object in the place of another: %w", c.Pack, ErrInvalid)
+	}
+	found.VerifiedAt = found.VerifiedAt.UTC()
 	have := old.Copies[i]
-	if c.Copy.Damage == have.Damage && c.Copy.VerifiedAt.Equal(have.VerifiedAt) {
+	if sameCopy(have, found) {
 		return nil, nil // repeated
 	}
-	if c.Copy.Damage == "" && !c.Copy.VerifiedAt.After(have.VerifiedAt) {
-		return nil, nil // overtaken by a later look; damage is recorded whatever the clocks say
+	// Which of two looks is the newer one is not a question for their clocks:
+	// one that was in the future once would win for ever.
+	if !sameCopy(have, seen) && (found.Damage == "" || have.Version != found.Version) {
+		return nil, nil // overtaken by another look
 	}
 	p := *old
 	p.Copies = slices.Clone(old.Copies)
-	p.Copies[i] = c.Copy
-	p.Copies[i].VerifiedAt = c.Copy.VerifiedAt.UTC()
+	p.Copies[i] = found
 	p.ModIndex = index
 	s.put(old, &p)
 	return nil, nil
+}
+
+func sameCopy(a, b Copy) bool {
+	sameTime := a.VerifiedAt.Equal(b.VerifiedAt)
+	a.VerifiedAt, b.VerifiedAt = time.Time{}, time.Time{}
+	return sameTime && a == b
 }

@@ -68,10 +68,15 @@ func drawCommand(t *rapid.T, v *View) command {
 			VerifiedAt: time.Unix(rapid.Int64Range(1, 5).Draw(t, "verified"), 0).UTC(),
 			Damage:     rapid.SampledFrom([]string{"", "", "torn"}).Draw(t, "damage"),
 		}
+		var seen Copy
 		if p := v.Pack(pack); p != nil {
-			c.Key, c.Version = p.Copies[0].Key, p.Copies[0].Version
+			seen = p.Copies[0]
+			c.Key, c.Version = seen.Key, rapid.SampledFrom([]string{seen.Version, "other"}).Draw(t, "version")
 		}
-		return &verifyPackCommand{pack, c}
+		if rapid.Bool().Draw(t, "overtaken") {
+			seen.VerifiedBy = "another"
+		}
+		return &verifyPackCommand{pack, seen, c}
 	}
 }
 
@@ -327,7 +332,7 @@ func FuzzDecodeCommand(f *testing.F) {
 		&releaseCommand{l.Token}, &releaseAllCommand{"node-a", 9},
 		&beginUploadCommand{testUpload(l, packID(4))}, &forgetUploadCommand{testUpload(l, packID(4)).Key},
 		&addPackCommand{testPack(l, packID(4))}, &ackPackCommand{Pack: packID(1), Dead: ordinals{1, 2}},
-		&verifyPackCommand{packID(1), Copy{Key: "k", VerifiedAt: time.Unix(1, 0).UTC()}},
+		&verifyPackCommand{packID(1), Copy{Key: "k"}, Copy{Key: "k", VerifiedAt: time.Unix(1, 0).UTC()}},
 	} {
 		data, err := encodeCommand(c)
 		if err != nil {

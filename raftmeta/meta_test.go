@@ -69,7 +69,7 @@ func TestLifeOfAPack(t *testing.T) {
 	}
 	seen := p.Copies[0]
 	seen.VerifiedAt, seen.VerifiedBy = time.Now(), n.cfg.Node
-	if err := n.VerifyPack(ctx, p.ID, seen); err != nil {
+	if err := n.VerifyPack(ctx, p.ID, p.Copies[0], seen); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(n.RecordRebuild(ctx), n.RecordRebuild(ctx)); err != nil {

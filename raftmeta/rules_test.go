@@ -345,58 +345,81 @@ func TestAcknowledgementIsFenced(t *testing.T) {
 
 func TestVerification(t *testing.T) {
 	at := time.Unix(1_800_000_000, 5).UTC()
-	clean := func(w *world, at time.Time) *verifyPackCommand {
-		c := w.state().Pack(packID(1)).Copies[0]
-		c.VerifiedAt, c.VerifiedBy, c.Damage = at, "node-b", ""
-		return &verifyPackCommand{packID(1), c}
-	}
-	damaged := func(w *world, at time.Time) *verifyPackCommand {
-		c := clean(w, at)
-		c.Copy.Damage = "record 5 differs"
-		return c
-	}
 	last := func(w *world) Copy { return w.state().Pack(packID(1)).Copies[0] }
-
-	t.Run("later counts, earlier does not", func(t *testing.T) {
+	// look begins to read the pack now and finds damage, or "" for none.
+	look := func(w *world, at time.Time, damage string) *verifyPackCommand {
+		found := last(w)
+		found.VerifiedAt, found.VerifiedBy, found.Damage = at, "node-b", damage
+		return &verifyPackCommand{packID(1), last(w), found}
+	}
+	fresh := func(t *testing.T) *world {
 		w := newWorld(t)
 		w.acked("3a/8", packID(1))
-		w.must(clean(w, at))
-		w.must(clean(w, at.Add(-time.Hour)))
+		return w
+	}
+
+	t.Run("a clock in the future does not win for ever", func(t *testing.T) {
+		w := fresh(t)
+		w.must(look(w, at.AddDate(10, 0, 0), ""))
+		w.must(look(w, at, ""))
 		if c := last(w); !c.VerifiedAt.Equal(at) || c.VerifiedBy != "node-b" {
-			t.Errorf("got %+v", c)
-		}
-		w.must(clean(w, at.Add(time.Hour)))
-		if c := last(w); !c.VerifiedAt.Equal(at.Add(time.Hour)) {
-			t.Errorf("got %+v", c)
+			t.Errorf("got %+v, want the look that came after", c)
 		}
 	})
-	t.Run("damage is recorded whatever the clocks say", func(t *testing.T) {
-		w := newWorld(t)
-		w.acked("3a/8", packID(1))
-		w.must(clean(w, at))
-		w.must(damaged(w, at.Add(-time.Hour)))
-		if last(w).Damage == "" {
-			t.Error("the damage is gone")
+	t.Run("a clean look that was overtaken does not count", func(t *testing.T) {
+		w := fresh(t)
+		early := look(w, at.Add(time.Hour), "")
+		w.must(look(w, at, "record 5 differs"))
+		w.must(early)
+		if c := last(w); c.Damage == "" || !c.VerifiedAt.Equal(at) {
+			t.Errorf("got %+v: it took damage back that it may not have seen", c)
 		}
-		w.must(clean(w, at.Add(-2*time.Hour)))
-		if last(w).Damage == "" {
-			t.Error("an earlier look took the damage back")
-		}
-		w.must(clean(w, at.Add(time.Hour)))
-		if last(w).Damage != "" {
+		w.must(look(w, at.Add(-time.Hour), ""))
+		if c := last(w); c.Damage != "" {
 			t.Error("a later look did not take the damage back")
 		}
 	})
+	t.Run("damage is recorded though overtaken", func(t *testing.T) {
+		w := fresh(t)
+		early := look(w, at, "record 5 differs")
+		w.must(look(w, at.Add(time.Hour), ""))
+		w.must(early)
+		if last(w).Damage == "" {
+			t.Error("the damage is lost")
+		}
+	})
+	t.Run("a clean look brings the object's new version", func(t *testing.T) {
+		w := fresh(t)
+		moved := look(w, at, "")
+		moved.Found.Version = "copied"
+		old := look(w, at, "record 5 differs")
+		w.must(moved)
+		w.must(moved)
+		if c := last(w); c.Version != "copied" || !c.VerifiedAt.Equal(at) {
+			t.Errorf("got %+v", c)
+		}
+		w.refused(old, ErrInvalid) // it speaks of an object that the manifest does not name any more
+		w.must(look(w, at.Add(time.Hour), ""))
+		w.must(moved)
+		if c := last(w); !c.VerifiedAt.Equal(at.Add(time.Hour)) {
+			t.Errorf("got %+v: the repetition counted", c)
+		}
+	})
 	t.Run("refused", func(t *testing.T) {
-		w := newWorld(t)
-		w.acked("3a/8", packID(1))
-		other := clean(w, at)
+		w := fresh(t)
+		other := look(w, at, "")
 		other.Pack = packID(2)
 		w.refused(other, ErrUnknownPack)
-		otherVersion := clean(w, at)
-		otherVersion.Copy.Version = "v2"
-		w.refused(otherVersion, ErrInvalid)
-		w.refused(clean(w, time.Time{}), ErrInvalid)
+		unknown := look(w, at, "")
+		unknown.Seen.Version, unknown.Found.Version = "v2", "v2"
+		w.refused(unknown, ErrInvalid)
+		elsewhere := look(w, at, "")
+		elsewhere.Seen.Key = "another"
+		w.refused(elsewhere, ErrInvalid)
+		damaged := look(w, at, "record 5 differs")
+		damaged.Found.Version = "copied"
+		w.refused(damaged, ErrInvalid)
+		w.refused(look(w, time.Time{}, ""), ErrInvalid)
 	})
 }
 

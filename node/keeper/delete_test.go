@@ -175,9 +175,10 @@ func TestDamagedPackKeepsItsOriginals(t *testing.T) {
 			case "meanwhile":
 				w.faults.on = func(op string) error {
 					if op == "files.Hide" {
-						c := w.meta.View().Pack(p.ID).Copies[0]
+						seen := w.meta.View().Pack(p.ID).Copies[0]
+						c := seen
 						c.VerifiedAt, c.Damage = w.clock.Now(), "found by another node"
-						w.check(w.meta.VerifyPack(t.Context(), p.ID, c))
+						w.check(w.meta.VerifyPack(t.Context(), p.ID, seen, c))
 					}
 					return nil
 				}

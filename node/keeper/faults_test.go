@@ -196,8 +196,8 @@ func (c faultyCommands) AckPack(ctx context.Context, p desformat.PackID, dead []
 	return c.f.do("meta.AckPack", func() error { return c.Commands.AckPack(ctx, p, dead) })
 }
 
-func (c faultyCommands) VerifyPack(ctx context.Context, p desformat.PackID, cp raftmeta.Copy) error {
-	return c.f.do("meta.VerifyPack", func() error { return c.Commands.VerifyPack(ctx, p, cp) })
+func (c faultyCommands) VerifyPack(ctx context.Context, p desformat.PackID, seen, found raftmeta.Copy) error {
+	return c.f.do("meta.VerifyPack", func() error { return c.Commands.VerifyPack(ctx, p, seen, found) })
 }
 
 func (c faultyCommands) ForgetUpload(ctx context.Context, key string) error {

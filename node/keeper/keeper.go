@@ -48,7 +48,9 @@ type Manifest interface {
 // quorum; after an error it may have happened. All may be repeated.
 type Commands interface {
 	AckPack(ctx context.Context, pack desformat.PackID, dead []uint32) error
-	VerifyPack(ctx context.Context, pack desformat.PackID, c raftmeta.Copy) error
+	// VerifyPack replaces the copy as seen by what reading it found; a clean
+	// result that was overtaken does not count.
+	VerifyPack(ctx context.Context, pack desformat.PackID, seen, found raftmeta.Copy) error
 	ForgetUpload(ctx context.Context, key string) error
 	// Set stores a setting if its modification index still is ifModIndex (0:
 	// there is none).

@@ -14,6 +14,9 @@ import (
 const (
 	retryFirst = time.Second
 	retryMost  = 5 * time.Minute
+
+	// clockSkew is how far the clocks of two nodes may be apart.
+	clockSkew = time.Minute
 )
 
 // taskKey names a task: a kind of job and the pack it is about, if any.
@@ -236,7 +239,8 @@ func (s *survey) mayBeDue(p *raftmeta.Pack) bool {
 
 func (s *survey) verification(p *raftmeta.Pack) {
 	at := verifiedAt(p)
-	if at.IsZero() {
+	// A time in the future was taken from a clock that was wrong.
+	if at.IsZero() || at.Sub(s.now) > clockSkew {
 		s.add(&s.verifies, taskKey{raftmeta.JobVerify, p.ID}, s.verify(p))
 		return
 	}

@@ -67,17 +67,21 @@ func (k *Keeper) verifyLeased(ctx context.Context, p *raftmeta.Pack) (res Result
 // verify reads p back and records the outcome. An error means that nothing
 // was learnt about the pack and nothing was recorded.
 func (k *Keeper) verify(ctx context.Context, p *raftmeta.Pack) (Result, error) {
+	if cur := k.cfg.Manifest.View().Pack(p.ID); cur != nil {
+		p = cur // the outcome is held against what was known when the reading began
+	}
 	c, err := ownCopy(p)
 	if err != nil {
 		return Result{}, fmt.Errorf("verify: %w", err)
 	}
 	res := Result{Pack: p.ID, Bytes: p.Size}
 	began := k.cfg.Now()
-	res.Records, err = k.readBack(ctx, p, c)
+	found := c
+	res.Records, found.Version, err = k.readBack(ctx, p, c)
 	var d damage
 	switch {
 	case errors.As(err, &d):
-		res.Damage = string(d)
+		res.Damage, found.Version = string(d), c.Version
 	case err != nil:
 		return res, fmt.Errorf("verify pack %s: %w", p.ID, err)
 	}
@@ -86,8 +90,8 @@ func (k *Keeper) verify(ctx context.Context, p *raftmeta.Pack) (Result, error) {
 		return res, fmt.Errorf("verify pack %s: %w", p.ID, ErrNotLive)
 	}
 	// The time is when the reading began: what was read first is the oldest.
-	c.VerifiedAt, c.VerifiedBy, c.Damage = began, k.cfg.Node, res.Damage
-	if err := k.cfg.Commands.VerifyPack(ctx, p.ID, c); err != nil {
+	found.VerifiedAt, found.VerifiedBy, found.Damage = began, k.cfg.Node, res.Damage
+	if err := k.cfg.Commands.VerifyPack(ctx, p.ID, c, found); err != nil {
 		return res, fmt.Errorf("verify pack %s: %w", p.ID, err)
 	}
 	k.metrics.verifiedPacks.Inc()
@@ -96,6 +100,9 @@ func (k *Keeper) verify(ctx context.Context, p *raftmeta.Pack) (Result, error) {
 		k.metrics.damageFound.Inc()
 		k.log.ErrorContext(ctx, "pack damaged", "pack", p.ID, "key", c.Key, "damage", res.Damage)
 		return res, nil
+	}
+	if found.Version != c.Version {
+		k.log.WarnContext(ctx, "pack has a new version", "pack", p.ID, "key", c.Key, "was", c.Version, "is", found.Version)
 	}
 	k.log.InfoContext(ctx, "pack verified", "pack", p.ID, "records", res.Records, "bytes", p.Size)
 	return res, nil
@@ -108,33 +115,38 @@ type damage string
 func (d damage) Error() string { return string(d) }
 
 // readBack holds the stored object against the manifest: its size, its footer,
-// and each byte of it. It returns damage, or an error that says nothing.
-func (k *Keeper) readBack(ctx context.Context, p *raftmeta.Pack, c raftmeta.Copy) (uint32, error) {
+// and each byte of it. It returns damage, or an error that says nothing, and
+// the version of the object that it read.
+func (k *Keeper) readBack(ctx context.Context, p *raftmeta.Pack, c raftmeta.Copy) (records uint32, version string, err error) {
 	obj, err := k.cfg.Store.Head(ctx, c.Key, c.Version)
+	if errors.Is(err, store.ErrNotFound) && c.Version != "" {
+		// A store that was copied keeps the bytes and gives them new versions:
+		// the bytes decide.
+		obj, err = k.cfg.Store.Head(ctx, c.Key, "")
+	}
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return 0, damage(fmt.Sprintf("the store has no object %s of version %q", c.Key, c.Version))
+		return 0, "", damage(fmt.Sprintf("the store has no object %s of version %q", c.Key, c.Version))
 	case err != nil:
-		return 0, err
+		return 0, "", err
 	case obj.Size != p.Size:
-		return 0, damage(fmt.Sprintf("the object has %d bytes, the manifest says %d", obj.Size, p.Size))
+		return 0, "", damage(fmt.Sprintf("the object has %d bytes, the manifest says %d", obj.Size, p.Size))
 	}
-	r, err := desformat.OpenPack(ctx, objectFetcher{k.cfg.Store, c.Key, c.Version}, p.Size)
+	r, err := desformat.OpenPack(ctx, objectFetcher{k.cfg.Store, c.Key, obj.Version}, p.Size)
 	if err != nil {
-		return 0, damageOf(err)
+		return 0, "", damageOf(err)
 	}
 	if what := disagrees(p, r.Footer(), k.cfg.Manifest.View().Cluster()); what != "" {
-		return 0, damage("the footer's " + what + " is not the manifest's")
+		return 0, "", damage("the footer's " + what + " is not the manifest's")
 	}
-	var records uint32
 	err = r.Verify(ctx, func(desformat.Entry) error { records++; return ctx.Err() })
 	if err != nil {
-		return records, damageOf(err)
+		return records, "", damageOf(err)
 	}
 	if records != p.Records {
-		return records, damage(fmt.Sprintf("the pack has %d records, the manifest says %d", records, p.Records))
+		return records, "", damage(fmt.Sprintf("the pack has %d records, the manifest says %d", records, p.Records))
 	}
-	return records, nil
+	return records, obj.Version, nil
 }
 
 // damageOf turns the format's verdicts into damage and leaves all else, the

@@ -79,9 +79,14 @@ func TestObjectThatIsNotThePackIsDamage(t *testing.T) {
 			w.check(os.Truncate(path, fi.Size()-1))
 			w.check(os.Chtimes(path, fi.ModTime(), fi.ModTime()))
 		}, "bytes"},
-		{"another version", func(w *world, path string) {
+		{"another version of other bytes", func(w *world, path string) {
+			b, err := os.ReadFile(path)
+			w.check(err)
+			b[len(b)/2] ^= 1
+			w.check(os.Chmod(path, 0o600))
+			w.check(os.WriteFile(path, b, 0o600))
 			w.check(os.Chtimes(path, time.Now(), time.Now()))
-		}, "version"},
+		}, "pack"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -93,6 +98,46 @@ func TestObjectThatIsNotThePackIsDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A store that was copied with other times has other versions of the same bytes.
+func TestCopiedStoreIsNotDamage(t *testing.T) {
+	w := newWorld(t)
+	p := w.archived("a", "b")
+	old := p.Copies[0].Version
+	path := filepath.Join(w.dir, "store", filepath.FromSlash(p.Copies[0].Key))
+	w.check(os.Chtimes(path, time.Unix(1000, 0), time.Unix(1000, 0)))
+	res, err := w.keeper(nil).verify(t.Context(), p)
+	if err != nil || res.Damage != "" || res.Records != 2 {
+		t.Fatalf("verify = %+v, %v; want no damage", res, err)
+	}
+	obj, err := w.folder.Head(t.Context(), p.Copies[0].Key, "")
+	w.check(err)
+	got := w.meta.View().Pack(p.ID).Copies[0]
+	if got.Version == old || got.Version != obj.Version || got.VerifiedAt.IsZero() {
+		t.Errorf("copy = %+v, want version %s, verified", got, obj.Version)
+	}
+	p = w.meta.View().Pack(p.ID)
+	if s, err := w.stored(p, "a"); err != nil || s != "content of a" {
+		t.Errorf("read by the new version: %q, %v", s, err)
+	}
+}
+
+// A verification of tomorrow vouches for nothing, and does not keep today's out.
+func TestVerificationOfTheFutureIsNone(t *testing.T) {
+	const decade = 10 * 365 * 24 * time.Hour
+	w := newWorld(t)
+	w.noDelete = true
+	p := w.archived("a", "b")
+	w.clock.advance(decade)
+	w.once(nil)
+	w.clock.advance(-decade)
+	w.noDelete = false
+	w.once(nil)
+	if at := w.meta.View().Pack(p.ID).Copies[0].VerifiedAt; at.IsZero() || at.After(w.clock.Now()) {
+		t.Errorf("verified at %s, which is to come", at)
+	}
+	w.wantRow("a", source.DeletedSource, "")
 }
 
 // Another pack of the same size at the key is whole, and wrong.
