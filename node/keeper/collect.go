@@ -19,11 +19,21 @@ const quarantineSetting = "keeper/quarantine"
 type quarantined struct {
 	Key string    `json:"key"` // where it was uploaded to
 	At  time.Time `json:"at"`  // when it was moved
+
+	// Kept says why it was not moved, or not deleted; empty: nothing speaks
+	// against it. It is looked at again at LookAt.
+	Kept   string    `json:"kept,omitempty"`
+	LookAt time.Time `json:"look_at,omitzero"`
 }
 
 // place returns the key that the object has in quarantine.
 func (q quarantined) place() string {
 	return "quarantine/" + q.At.UTC().Format("2006-01-02") + "/" + q.Key
+}
+
+// expired reports whether it may be deleted by its age.
+func (q quarantined) expired(now time.Time) bool {
+	return now.Sub(q.At) > quarantineAge && !q.LookAt.After(now)
 }
 
 // isGarbage reports whether an announced object may be moved away: no pack
@@ -36,17 +46,22 @@ func isGarbage(v *raftmeta.View, u raftmeta.Upload, now time.Time) bool {
 // collectable counts what a collection would find to do.
 func (k *Keeper) collectable(v *raftmeta.View) int {
 	now, n := k.cfg.Now(), 0
-	for _, u := range v.Uploads() {
-		if isGarbage(v, u, now) {
-			n++
-		}
-	}
 	list, _, err := quarantineList(v)
 	if err != nil {
-		return n + 1 // collecting reports it
+		return 1 // collecting reports it
+	}
+	lookAt := make(map[string]time.Time, len(list))
+	for _, q := range list {
+		lookAt[q.Key] = q.LookAt
+	}
+	for _, u := range v.Uploads() {
+		if isGarbage(v, u, now) && !lookAt[u.Key].After(now) {
+			n++
+		}
+		delete(lookAt, u.Key)
 	}
 	for _, q := range list {
-		if now.Sub(q.At) > quarantineAge {
+		if _, moved := lookAt[q.Key]; moved && q.expired(now) {
 			n++
 		}
 	}
@@ -83,6 +98,20 @@ func (k *Keeper) quarantine(ctx context.Context, u raftmeta.Upload) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.Key, err)
 	}
+	if q.LookAt.After(k.cfg.Now()) {
+		return nil
+	}
+	why, err := k.needed(ctx, u.Key)
+	if err == nil && why != "" {
+		return k.keep(ctx, q, u.Key, why)
+	}
+	if err == nil && q.Kept != "" { // its time in quarantine begins now
+		q = quarantined{Key: u.Key, At: k.cfg.Now()}
+		err = k.editList(ctx, u.Key, &q)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", u.Key, err)
+	}
 	err = k.cfg.Store.Move(ctx, u.Key, q.place())
 	missing := errors.Is(err, store.ErrNotFound) // it was never uploaded
 	if err != nil && !missing {
@@ -115,7 +144,7 @@ func (k *Keeper) expire(ctx context.Context) error {
 	}
 	var errs []error
 	for _, q := range list {
-		if announced[q.Key] || k.cfg.Now().Sub(q.At) <= quarantineAge {
+		if announced[q.Key] || !q.expired(k.cfg.Now()) {
 			continue
 		}
 		if err := k.expireOne(ctx, q); err != nil {
@@ -126,14 +155,27 @@ func (k *Keeper) expire(ctx context.Context) error {
 }
 
 func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
+	for _, place := range []string{q.place(), q.Key} {
+		why, err := k.needed(ctx, place)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			return k.keep(ctx, q, place, why)
+		}
+	}
 	// A cut upload may have gone on after its key was moved away: the object is
 	// there again, and it too spends its time in quarantine.
 	_, err := k.cfg.Store.Head(ctx, q.Key, "")
-	if err == nil {
+	late := err == nil
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
+		return err
+	}
+	if late {
 		again := quarantined{Key: q.Key, At: k.cfg.Now()}
-		if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
-			return err
-		}
 		if err := k.editList(ctx, q.Key, &again); err != nil {
 			return err
 		}
@@ -141,12 +183,6 @@ func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
 			return err
 		}
 		return nil
-	}
-	if !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
-		return err
 	}
 	k.metrics.expired.Inc()
 	k.log.InfoContext(ctx, "garbage deleted", "key", q.Key, "place", q.place(), "since", q.At)

@@ -65,9 +65,6 @@ func TestGarbageSpendsAWeekInQuarantine(t *testing.T) {
 	if list, _, err := quarantineList(w.meta.View()); len(list) != 0 || err != nil {
 		t.Errorf("quarantine list = %v, %v", list, err)
 	}
-	if count(w.faults.calls, "store.Get") != 0 {
-		t.Error("collecting reads objects")
-	}
 }
 
 func TestUploadThatNeverBeganIsForgotten(t *testing.T) {

@@ -63,6 +63,7 @@ type world struct {
 	noDelete bool
 	oneInode bool   // every row has the same file id
 	garbage  string // key of an abandoned upload
+	uploaded func() // after each upload, before its commit
 }
 
 func newWorld(t *testing.T) *world {
@@ -96,8 +97,14 @@ func (w *world) mkdir(name string) string {
 
 func (w *world) startMeta() {
 	w.t.Helper()
+	w.startMetaIn("raft")
+}
+
+// startMetaIn takes the cluster's state from a folder of the world.
+func (w *world) startMetaIn(name string) {
+	w.t.Helper()
 	m, err := raftmeta.Open(w.t.Context(), raftmeta.Config{
-		Dir: w.mkdir("raft"), Node: "node-a", Cluster: desformat.ClusterID{1, 2, 3},
+		Dir: w.mkdir(name), Node: "node-a", Cluster: desformat.ClusterID{1, 2, 3},
 	})
 	w.check(err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -264,6 +271,9 @@ func (w *world) pack() *raftmeta.Pack {
 // commit uploads a sealed pack and adds it to the manifest.
 func (w *world) commit(ctx context.Context, l raftmeta.Lease, body store.Body, f desformat.Footer, created time.Time) (*raftmeta.Pack, error) {
 	key := w.upload(ctx, l, f.Pack, body, f.Size)
+	if w.uploaded != nil {
+		w.uploaded()
+	}
 	obj, err := w.folder.Head(ctx, key, "")
 	w.check(err)
 	return w.meta.AddPack(ctx, raftmeta.Pack{

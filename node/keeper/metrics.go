@@ -14,6 +14,7 @@ type metrics struct {
 	verifiedPacks, verifiedBytes prometheus.Counter
 	damageFound                  prometheus.Counter
 	collected, expired           prometheus.Counter
+	kept                         prometheus.Counter
 	deletions, errors            *prometheus.CounterVec
 	damaged, oldest              prometheus.Gauge
 	queue                        *prometheus.GaugeVec
@@ -34,6 +35,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		damageFound:   counter("damage_found_total", "Verifications that found a pack damaged."),
 		collected:     counter("garbage_quarantined_total", "Objects without a pack that were moved to quarantine."),
 		expired:       counter("garbage_deleted_total", "Objects deleted after their time in quarantine."),
+		kept:          counter("garbage_kept_total", "Times that an object without a pack was kept, because it holds files that are nowhere else."),
 		deletions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "des", Subsystem: "keeper", Name: "deletions_total", Help: "Originals looked at for deletion, by outcome.",
 		}, []string{"outcome"}),
@@ -59,7 +61,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	var errs []error
 	for _, c := range []prometheus.Collector{
 		m.acknowledged, m.dead, m.verifiedPacks, m.verifiedBytes, m.damageFound,
-		m.collected, m.expired, m.deletions, m.errors, m.damaged, m.oldest, m.queue,
+		m.collected, m.expired, m.kept, m.deletions, m.errors, m.damaged, m.oldest, m.queue,
 	} {
 		errs = append(errs, reg.Register(c))
 	}

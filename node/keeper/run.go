@@ -35,6 +35,7 @@ type task struct {
 type retry struct {
 	fails int
 	at    time.Time
+	err   error
 }
 
 // Run does the upkeep until ctx ends, and returns nil when all it started has
@@ -128,6 +129,7 @@ func (k *Keeper) try(ctx context.Context, t task) error {
 	r := k.retryAt[t.taskKey]
 	r.at = k.cfg.Now().Add(min(retryFirst<<min(r.fails, 10), retryMost))
 	r.fails++
+	r.err = err
 	k.retryAt[t.taskKey] = r
 	switch {
 	case errors.Is(err, raftmeta.ErrClash): // another does it
