@@ -22,7 +22,8 @@
 //     audit log names it before it is hidden, and the next pass over the log
 //     finishes it or puts it back.
 //   - No object is moved or deleted unless it was announced, its token is
-//     fenced, no pack owns it and it is older than 24 hours.
+//     fenced, no pack owns it, it is older than 24 hours, and each file in it is
+//     proven to be elsewhere: the manifest may have been rolled back.
 //
 // What remains open: a process that holds the original open for writing, or a
 // holder stopped for longer than its lease between its last check and the
