@@ -31,7 +31,7 @@ const (
 	auditDeleted = "deleted"  // it was removed
 	auditGone    = "gone"     // it is in neither place, and its row has moved on
 	auditPutBack = "put-back" // it stands at its path again
-	auditKept    = "kept"     // another file stands at its path; both were kept
+	auditKept    = "kept"     // it has another name: a newer file stands at its path
 	auditVoid    = "void"     // it never left its path
 )
 
@@ -50,6 +50,7 @@ type auditRecord struct {
 	VerifiedAt time.Time        `json:"verified_at"`
 	Claim      string           `json:"claim"`
 	FileID     string           `json:"file_id,omitempty"`
+	Root       string           `json:"root,omitempty"` // file id of the root below which it stood
 	Node       string           `json:"node"`
 	Note       string           `json:"note,omitempty"`
 }
@@ -207,6 +208,13 @@ func (l *auditLog) isOpen(rec auditRecord) bool {
 	defer l.mu.Unlock()
 	_, ok := l.open[rec.key()]
 	return ok
+}
+
+// rootOf returns the root that the record's open intent names, "" if none is.
+func (l *auditLog) rootOf(rec auditRecord) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open[rec.key()].Root
 }
 
 // removing reports whether the deletion of another original that is, or was,

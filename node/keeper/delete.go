@@ -224,7 +224,9 @@ func (d *deletion) deleteRows(ctx context.Context, s source.Source, rows []sourc
 	return ctx.Err()
 }
 
-// match finds the live record of each candidate in the pack's catalog.
+// match finds the live record of each candidate in the pack's catalog. The
+// version is not asked for: a row that was marked again unchanged has a higher
+// one than the record that was found to be its, and the content is hashed.
 func (d *deletion) match(ctx context.Context, p *raftmeta.Pack, src string, byID map[string]*candidate) error {
 	c, err := ownCopy(p)
 	if err != nil {
@@ -239,7 +241,7 @@ func (d *deletion) match(ctx context.Context, p *raftmeta.Pack, src string, byID
 			continue
 		}
 		r := &cand.row
-		if e.Name == r.DesName && e.Version == r.Version && e.SourceSize == r.Size && e.SourceTime.Equal(r.ModTime) {
+		if e.Name == r.DesName && e.SourceSize == r.Size && e.SourceTime.Equal(r.ModTime) {
 			cand.entry, cand.found = e, true
 		}
 	}

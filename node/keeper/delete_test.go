@@ -234,13 +234,9 @@ func TestEditedOriginalIsPutBack(t *testing.T) {
 func TestEditDuringQuarantineIsPutBack(t *testing.T) {
 	w := newWorld(t)
 	w.archived("a")
-	open, err := os.OpenFile(w.path("a"), os.O_WRONLY, 0) // whoever has it open may go on writing
-	w.check(err)
-	defer func() { w.check(open.Close()) }()
 	w.faults.after = func(op string) {
 		if op == "files.Hide" {
-			_, err := open.WriteAt([]byte("X"), 0)
-			w.check(err)
+			w.edit(w.hidden()[0], "Xontent of a")
 		}
 	}
 	w.once(nil)
@@ -297,20 +293,20 @@ func TestPutBackOverwritesNothing(t *testing.T) {
 	}
 	w.once(nil)
 	w.wantFile(w.path("a"), "a new file")
-	h := w.hidden()
-	if len(h) != 1 {
-		t.Fatalf("hidden = %q, want the edited original", h)
+	kept := w.path("a.desnode-kept-1") // where the next import finds it
+	w.wantFile(kept, "CONTENT of a")
+	if h := w.hidden(); len(h) > 0 {
+		t.Errorf("still hidden: %q", h)
 	}
-	w.wantFile(h[0], "CONTENT of a")
 	r := w.row("a")
-	if r.ErrorCode != source.CodeDiffers || !strings.Contains(r.ErrorText, "quarantine") {
-		t.Errorf("row says %q %q, want that the original is in quarantine", r.ErrorCode, r.ErrorText)
+	if r.ErrorCode != source.CodeDiffers || !strings.Contains(r.ErrorText, kept) {
+		t.Errorf("row says %q %q, want where the original is", r.ErrorCode, r.ErrorText)
 	}
 	// And nothing later touches either.
 	w.clock.advance(100 * time.Hour)
 	w.once(nil)
 	w.wantFile(w.path("a"), "a new file")
-	w.wantFile(h[0], "CONTENT of a")
+	w.wantFile(kept, "CONTENT of a")
 }
 
 func TestNewFileAtThePathIsLeftAlone(t *testing.T) {
@@ -464,6 +460,10 @@ func TestDeadRecordProvesNothing(t *testing.T) {
 		if outcome, err := d.deleteOriginal(t.Context(), w.src, c); outcome != outcomeNoRecord || err != nil {
 			t.Errorf("deleteOriginal = %s, %v", outcome, err)
 		}
+		w.wantRow(c.row.DesName, source.Packed, source.CodeNoRecord)
+	}
+	if rows, err := d.due(t.Context(), w.src, ""); err != nil || len(rows) != 0 {
+		t.Errorf("due = %d rows, %v: they come up again with every pass", len(rows), err)
 	}
 	w.wantFile(w.path("a"), "content of a")
 	w.check(d.match(t.Context(), p, "other", byID))

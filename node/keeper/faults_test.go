@@ -152,12 +152,13 @@ func (o faultyFiles) Hide(ctx context.Context, path string) error {
 	return o.f.do("files.Hide", func() error { return o.Originals.Hide(ctx, path) })
 }
 
-func (o faultyFiles) PutBack(ctx context.Context, path string) error {
-	return o.f.do("files.PutBack", func() error { return o.Originals.PutBack(ctx, path) })
+func (o faultyFiles) PutBack(ctx context.Context, path string) (at string, err error) {
+	err = o.f.do("files.PutBack", func() (err error) { at, err = o.Originals.PutBack(ctx, path); return err })
+	return at, err
 }
 
-func (o faultyFiles) Remove(ctx context.Context, path string) error {
-	return o.f.do("files.Remove", func() error { return o.Originals.Remove(ctx, path) })
+func (o faultyFiles) Remove(ctx context.Context, path string, judged source.Info) error {
+	return o.f.do("files.Remove", func() error { return o.Originals.Remove(ctx, path, judged) })
 }
 
 type faultyStore struct {

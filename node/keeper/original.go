@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
+	"time"
 
 	"github.com/datavision/desnode/node/source"
 )
@@ -18,13 +18,16 @@ const (
 	outcomeShared   = "shared-file"
 	outcomeDiffers  = "content-differs"
 	outcomeNoFile   = "no-file"
+	outcomeInUse    = "file-in-use"
+	outcomeUnfit    = "file-unfit"
 	outcomeMoved    = "row-moved"
 	outcomeNoRecord = "no-record"
 	outcomeError    = "error"
 )
 
 var outcomes = []string{
-	outcomeDeleted, outcomeShared, outcomeDiffers, outcomeNoFile, outcomeMoved, outcomeNoRecord, outcomeError,
+	outcomeDeleted, outcomeShared, outcomeDiffers, outcomeNoFile, outcomeInUse, outcomeUnfit,
+	outcomeMoved, outcomeNoRecord, outcomeError,
 }
 
 // original is one row's file on its way out.
@@ -35,18 +38,12 @@ type original struct {
 	rec auditRecord // its FileID: the file that was found to be nobody else's
 }
 
-// errHalfDone says that another row's original had this file's inode and its
-// deletion is not over: until it is, its row seems to reach this file.
-var errHalfDone = errors.New("the inode's former file is still being deleted")
-
 // deleteOriginal takes one claimed row from PACKED to DELETED_SOURCE, or finds
 // why its original must stay. An error leaves everything as it stands; a later
 // pass goes on from whatever that is.
 func (d *deletion) deleteOriginal(ctx context.Context, s source.Source, c *candidate) (string, error) {
 	if !c.found {
-		d.k.log.ErrorContext(ctx, "row is PACKED but its pack has no live record of it: original stays",
-			"source", s.Name, "id", c.row.ID, "pack", d.pack)
-		return outcomeNoRecord, nil
+		return d.noRecord(ctx, s, c)
 	}
 	p, err := d.k.maySafelyDelete(d.pack)
 	if err != nil {
@@ -65,7 +62,11 @@ func (d *deletion) deleteOriginal(ctx context.Context, s source.Source, c *candi
 		Ordinal: c.entry.Ordinal, Size: c.entry.Size, SHA256: hexSum(c.entry.SHA256),
 		VerifiedAt: verifiedAt(p), Claim: d.claim, Node: string(d.k.cfg.Node),
 	}}
-	hidden, err := o.isHidden(ctx)
+	o.rec.Root = d.k.audit.rootOf(o.rec)
+	hidden, err := isHidden(ctx, s.Files, o.rec)
+	if code := unfit(err); code != "" {
+		return outcomeUnfit, o.unclaim(ctx, code, err.Error())
+	}
 	if err != nil {
 		return "", err
 	}
@@ -77,13 +78,25 @@ func (d *deletion) deleteOriginal(ctx context.Context, s source.Source, c *candi
 	return o.judge(ctx)
 }
 
-func (o *original) isHidden(ctx context.Context) (bool, error) {
-	return isHidden(ctx, o.src.Files, o.c.row.Path)
+// noRecord lets go of a row that no record vouches for, so that it does not
+// come up again with every pass.
+func (d *deletion) noRecord(ctx context.Context, s source.Source, c *candidate) (string, error) {
+	ok, err := s.Rows.Claim(ctx, c.row, d.claim)
+	if err != nil {
+		return "", fmt.Errorf("claim: %w", err)
+	}
+	if !ok {
+		return outcomeMoved, nil
+	}
+	d.k.log.ErrorContext(ctx, "row is PACKED but its pack has no live record of it: original stays",
+		"source", s.Name, "id", c.row.ID, "pack", d.pack)
+	o := &original{d: d, src: s, c: c}
+	return outcomeNoRecord, o.unclaim(ctx, source.CodeNoRecord, "pack "+d.pack.String()+" has no live record of the row")
 }
 
-func isHidden(ctx context.Context, q source.Quarantine, path string) (bool, error) {
-	f, err := q.OpenHidden(ctx, path)
-	if errors.Is(err, source.ErrNoFile) {
+func isHidden(ctx context.Context, q source.Quarantine, rec auditRecord) (bool, error) {
+	f, err := q.OpenHidden(ctx, rec.Path)
+	if absent(err, rec.Root) {
 		return false, nil
 	}
 	if err != nil {
@@ -92,24 +105,49 @@ func isHidden(ctx context.Context, q source.Quarantine, path string) (bool, erro
 	return true, f.Close()
 }
 
-// hide moves the original to its quarantine name, unless it is shared or gone;
-// then it returns how that ended.
+// absent reports whether err says that there is no file: also below a root
+// that is empty, when it is the very folder below which the file stood.
+func absent(err error, root string) bool {
+	var empty *source.RootError
+	return errors.Is(err, source.ErrNoFile) ||
+		root != "" && errors.As(err, &empty) && empty.EmptyID == root
+}
+
+// unfit returns the failure code of an error that is this one original's and
+// will be met by every pass; "" when it may be the disk's or the folder's.
+func unfit(err error) string {
+	switch {
+	case errors.Is(err, source.ErrNotRegular):
+		return source.CodeNotRegular
+	case errors.Is(err, source.ErrOutside):
+		return source.CodeInvalidPath
+	}
+	return ""
+}
+
+// hide moves the original to its quarantine name, unless it is another file by
+// now, or shared, in use or gone; then it returns how that ended.
 func (o *original) hide(ctx context.Context, earlier bool) (string, error) {
 	f, err := o.src.Files.Open(ctx, o.c.row.Path)
 	switch {
-	case errors.Is(err, source.ErrNoFile) && earlier:
+	case absent(err, o.rec.Root) && earlier:
 		// An earlier pass claimed the row and removed the file: only the row is left.
 		return o.finish(ctx, "found gone under an earlier claim")
 	case errors.Is(err, source.ErrNoFile):
 		return outcomeNoFile, o.unclaim(ctx, source.CodeNoFile, "the original is gone; desnode did not delete it")
-	case errors.Is(err, source.ErrNotRegular), errors.Is(err, source.ErrOutside):
-		return outcomeDiffers, o.unclaim(ctx, source.CodeDiffers, err.Error())
+	case errors.Is(err, fs.ErrPermission):
+		return outcomeUnfit, o.unclaim(ctx, source.CodeReadError, err.Error())
+	case unfit(err) != "":
+		return outcomeUnfit, o.unclaim(ctx, unfit(err), err.Error())
 	case err != nil:
 		return "", fmt.Errorf("open the original: %w", err)
 	}
 	info := f.Info()
 	if err := f.Close(); err != nil {
 		return "", fmt.Errorf("open the original: %w", err)
+	}
+	if why := o.unlisted(info); why != "" {
+		return outcomeDiffers, o.unclaim(ctx, source.CodeDiffers, why)
 	}
 	why, err := o.shared(ctx, info)
 	if err != nil {
@@ -118,72 +156,52 @@ func (o *original) hide(ctx context.Context, earlier bool) (string, error) {
 	if why != "" {
 		return outcomeShared, o.unclaim(ctx, source.CodeShared, why)
 	}
+	if o.rec.Root, err = o.src.Files.RootID(ctx, o.c.row.Path); err != nil {
+		return "", fmt.Errorf("look at the original's root: %w", err)
+	}
 	if err := o.d.k.audit.append(auditIntent, "", o.rec); err != nil {
 		return "", err
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := o.src.Files.Hide(ctx, o.c.row.Path); err != nil {
-		return "", fmt.Errorf("quarantine the original: %w", err)
-	}
-	return "", nil
-}
-
-// shared says why the file is reached by more than this row; "" if it is not.
-func (o *original) shared(ctx context.Context, info source.Info) (string, error) {
-	if info.Links != 1 {
-		return fmt.Sprintf("the file has %d hard links", info.Links), nil
-	}
-	own, err := o.src.Files.Same(ctx, o.c.row.Path)
-	if err != nil {
-		return "", fmt.Errorf("look for rows that share the file: %w", err)
-	}
-	own = append(own, o.c.row.Path)
-	rows := 0
-	for _, s := range o.d.k.sources {
-		paths := own
-		if s.Name != o.src.Name {
-			if paths, err = elsewhere(ctx, s.Files, own); err != nil {
-				return "", fmt.Errorf("source %s: look for rows that share the file: %w", s.Name, err)
-			}
-		}
-		n, err := s.Rows.Sharing(ctx, o.c.row, info.FileID, paths)
-		if err != nil {
-			return "", fmt.Errorf("source %s: look for rows that share the file: %w", s.Name, err)
-		}
-		rows += n
-	}
-	if rows == 0 {
-		o.rec.FileID = info.FileID
+	err = o.src.Files.Hide(ctx, o.c.row.Path)
+	switch {
+	case err == nil:
 		return "", nil
+	case errors.Is(err, source.ErrInUse):
+		return outcomeInUse, o.leave(ctx, "", err.Error())
+	case unfit(err) != "":
+		return outcomeUnfit, o.leave(ctx, unfit(err), err.Error())
 	}
-	if o.d.k.audit.removing(info.FileID, o.rec) {
-		return "", errors.Join(errHalfDone, o.unclaim(ctx, "", ""))
-	}
-	return fmt.Sprintf("%d other row(s) reach the same file", rows), nil
+	return "", fmt.Errorf("quarantine the original: %w", err)
 }
 
-// elsewhere returns how rows of another source could spell one of paths. Only
-// absolute paths mean the same to both.
-func elsewhere(ctx context.Context, files source.Originals, paths []string) ([]string, error) {
-	var out []string
-	known := false
-	for _, p := range paths {
-		if !filepath.IsAbs(p) {
-			continue
-		}
-		known = true
-		same, err := files.Same(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, same...)
+// leave gives up on an original that never left its path.
+func (o *original) leave(ctx context.Context, code, why string) error {
+	if err := o.d.k.audit.append(auditVoid, why, o.rec); err != nil {
+		return err
 	}
-	if !known {
-		return nil, fmt.Errorf("no absolute path is known for %q", paths)
+	return o.unclaim(ctx, code, why)
+}
+
+// unlisted says how the file is another than the one that the row lists, which
+// the next import will tell; "" if it is not. Only the size and time are told
+// here, not the content.
+func (o *original) unlisted(info source.Info) string {
+	row := &o.c.row
+	if info.Size != row.Size {
+		return fmt.Sprintf("the file has %d bytes, the row lists %d", info.Size, row.Size)
 	}
-	return out, nil
+	unit := time.Duration(1)
+	if t, ok := o.src.Rows.(interface{ TimePrecision() time.Duration }); ok {
+		unit = max(unit, t.TimePrecision())
+	}
+	if info.ModTime.Sub(row.ModTime).Abs() >= unit {
+		return fmt.Sprintf("the file was modified at %s, the row lists %s",
+			info.ModTime.Format(time.RFC3339Nano), row.ModTime.Format(time.RFC3339Nano))
+	}
+	return ""
 }
 
 // judge reads the quarantined file and removes it if it is what was archived.
@@ -211,13 +229,13 @@ func (o *original) judge(ctx context.Context) (string, error) {
 			return o.putBack(ctx, outcomeShared, source.CodeShared, why)
 		}
 	}
-	return o.remove(ctx)
+	return o.remove(ctx, info)
 }
 
 // compare says how the content differs from the archived one; "" if it is equal.
 func (o *original) compare(ctx context.Context, f source.Original) (string, error) {
-	if size := f.Info().Size; size != o.c.entry.Size {
-		return fmt.Sprintf("the file has %d bytes, archived were %d", size, o.c.entry.Size), nil
+	if why := o.unlisted(f.Info()); why != "" {
+		return why, nil
 	}
 	sum := sha256.New()
 	n, err := io.Copy(sum, readerWithContext{ctx, f})
@@ -245,14 +263,14 @@ func (r readerWithContext) Read(b []byte) (int, error) {
 }
 
 func (o *original) putBack(ctx context.Context, outcome, code, why string) (string, error) {
-	event := auditPutBack
-	err := o.src.Files.PutBack(ctx, o.c.row.Path)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		event = auditKept
-		why += "; another file stands at its path, so it stays under its quarantine name"
-	case err != nil:
+	at, err := o.src.Files.PutBack(ctx, o.c.row.Path)
+	if err != nil {
 		return "", fmt.Errorf("put the original back: %w", err)
+	}
+	event := auditPutBack
+	if at != o.c.row.Path {
+		event = auditKept
+		why += "; another file stands at its path, so it is kept as " + at
 	}
 	if err := o.d.k.audit.append(event, why, o.rec); err != nil {
 		return "", err
@@ -261,13 +279,21 @@ func (o *original) putBack(ctx context.Context, outcome, code, why string) (stri
 	return outcome, o.unclaim(ctx, code, why)
 }
 
-// remove unlinks the quarantined file: the one step that can't be undone.
-func (o *original) remove(ctx context.Context) (string, error) {
+// remove unlinks the quarantined file as it was judged: the one step that
+// can't be undone.
+func (o *original) remove(ctx context.Context, judged source.Info) (string, error) {
 	k := o.d.k
 	if !k.audit.isOpen(o.rec) { // hidden by another node
 		if err := k.audit.append(auditIntent, "", o.rec); err != nil {
 			return "", err
 		}
+	}
+	ok, err := o.src.Rows.Claim(ctx, o.c.row, o.d.claim)
+	if err != nil {
+		return "", fmt.Errorf("claim: %w", err)
+	}
+	if !ok {
+		return o.putBack(ctx, outcomeMoved, "", "its row has moved on")
 	}
 	p, err := k.maySafelyDelete(o.d.pack)
 	if err != nil {
@@ -279,7 +305,13 @@ func (o *original) remove(ctx context.Context) (string, error) {
 	if err := ctx.Err(); err != nil { // the lease's end
 		return "", err
 	}
-	if err := o.src.Files.Remove(ctx, o.c.row.Path); err != nil {
+	err = o.src.Files.Remove(ctx, o.c.row.Path, judged)
+	switch {
+	case errors.Is(err, source.ErrInUse):
+		return o.putBack(ctx, outcomeInUse, "", err.Error())
+	case errors.Is(err, source.ErrChanged):
+		return o.putBack(ctx, outcomeDiffers, source.CodeDiffers, err.Error())
+	case err != nil:
 		return "", fmt.Errorf("remove the original: %w", err)
 	}
 	return o.finish(ctx, "")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
@@ -48,22 +47,22 @@ func (k *Keeper) settleOne(ctx context.Context, rec auditRecord) error {
 		return err
 	}
 	ours := known && row.State == source.Packed && row.Pack == rec.Pack && row.Path == rec.Path
-	hidden, err := isHidden(ctx, s.Files, rec.Path)
+	hidden, err := isHidden(ctx, s.Files, rec)
 	if err != nil {
 		return err
 	}
 	if !hidden {
 		return k.settleUnhidden(ctx, s, rec, known && row.State == source.DeletedSource && row.Pack == rec.Pack)
 	}
-	event, note := auditPutBack, "its deletion was given up"
-	err = s.Files.PutBack(ctx, rec.Path)
-	switch {
-	case errors.Is(err, fs.ErrExist):
-		event, note = auditKept, "another file stands at its path"
-		k.log.ErrorContext(ctx, "a quarantined original stays: another file stands at its path",
-			"source", rec.Source, "id", rec.ID, "path", rec.Path)
-	case err != nil:
+	at, err := s.Files.PutBack(ctx, rec.Path)
+	if err != nil {
 		return err
+	}
+	event, note := auditPutBack, "its deletion was given up"
+	if at != rec.Path {
+		event, note = auditKept, "another file stands at its path; kept as "+at
+		k.log.ErrorContext(ctx, "a quarantined original has another name: another file stands at its path",
+			"source", rec.Source, "id", rec.ID, "path", rec.Path, "kept_as", at)
 	}
 	if ours && row.Claim != "" {
 		if err := s.Rows.Unclaim(ctx, row, row.Claim, "", "", k.cfg.Now()); err != nil {
@@ -82,7 +81,7 @@ func (k *Keeper) settleUnhidden(ctx context.Context, s source.Source, rec auditR
 	}
 	f, err := s.Files.Open(ctx, rec.Path)
 	switch {
-	case errors.Is(err, source.ErrNoFile):
+	case absent(err, rec.Root):
 		return k.audit.append(auditGone, "neither at its path nor in quarantine", rec)
 	case errors.Is(err, source.ErrNotRegular), errors.Is(err, source.ErrOutside):
 		return k.audit.append(auditVoid, err.Error(), rec)

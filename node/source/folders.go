@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -86,6 +87,10 @@ func (f *Folders) find(path string) (place, error) {
 type RootError struct {
 	Root string // its path, clean
 	Why  string
+	// EmptyID identifies, by device and inode, a root that is there and holds
+	// nothing. To whoever knows it for the folder whose last file was removed,
+	// and not the mount point of a missing disk, its files are absent.
+	EmptyID string
 }
 
 func (e *RootError) Error() string { return "root " + e.Root + " is out of reach: " + e.Why }
@@ -119,8 +124,8 @@ var escapes = sync.OnceValue(func() error {
 func explain(root *os.Root, p place, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if errRoot := inhabited(root); errRoot != nil {
-			return fmt.Errorf("%s: %w", p.abs(), &RootError{Root: p.root, Why: errRoot.Error()})
+		if errRoot := inhabited(root, p); errRoot != nil {
+			return fmt.Errorf("%s: %w", p.abs(), errRoot)
 		}
 		return fmt.Errorf("%s: %w", p.abs(), ErrNoFile)
 	case errors.Is(err, escapes()):
@@ -131,18 +136,90 @@ func explain(root *os.Root, p place, err error) error {
 	return fmt.Errorf("%s: %w", p.abs(), err)
 }
 
-// inhabited returns an error when the root has no entry at all.
-func inhabited(root *os.Root) error {
+// inhabited returns a *RootError when the root has no entry at all.
+func inhabited(root *os.Root, p place) error {
+	outOfReach := func(err error) error { return &RootError{Root: p.root, Why: err.Error()} }
 	d, err := root.Open(".")
 	if err != nil {
-		return errors.New(err.Error()) // not wrapped: it is not the file's absence
+		return outOfReach(err)
 	}
-	names, err := d.Readdirnames(1)
-	if errClose := d.Close(); err == nil && len(names) > 0 {
-		return errClose
+	defer func() { _ = d.Close() }() // a folder opened to read: nothing can be lost
+	if names, err := d.Readdirnames(1); err == nil && len(names) > 0 {
+		return nil
+	} else if !errors.Is(err, io.EOF) {
+		return outOfReach(err)
 	}
-	return errors.New("the folder is empty: is its file system mounted?")
+	id, err := idOf(d)
+	if err != nil {
+		return outOfReach(err)
+	}
+	return &RootError{Root: p.root, Why: "the folder is empty: is its file system mounted?", EmptyID: id}
 }
+
+func idOf(file *os.File) (string, error) {
+	var st unix.Stat_t
+	if err := fstat(file, &st); err != nil {
+		return "", err
+	}
+	return identityOf(&st).fileID(), nil
+}
+
+// RootID identifies the root of path by device and inode.
+func (f *Folders) RootID(ctx context.Context, path string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	p, err := f.find(path)
+	if err != nil {
+		return "", err
+	}
+	root, err := openRoot(p)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }() // a folder opened to read: nothing can be lost
+	d, err := root.Open(".")
+	if err != nil {
+		return "", &RootError{Root: p.root, Why: err.Error()}
+	}
+	defer func() { _ = d.Close() }() // the same
+	return idOf(d)
+}
+
+// FileID identifies what path leads to by device and inode. Links are followed
+// out of the root as well, and absolute paths beside all roots: such a row
+// can't be archived, but whoever reads its path reaches the file.
+func (f *Folders) FileID(ctx context.Context, path string) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	p, err := f.find(path)
+	full := p.abs()
+	if err != nil {
+		if full = path; !filepath.IsAbs(path) {
+			return "", err
+		}
+	}
+	var st unix.Stat_t
+	errStat := unix.Stat(full, &st)
+	switch {
+	case errStat == nil:
+		return identityOf(&st).fileID(), nil
+	case !slices.Contains(leadsNowhere, errStat):
+		return "", fmt.Errorf("%s: %w", full, errStat)
+	case err != nil:
+		return "", err
+	}
+	root, err := openRoot(p)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }() // a folder opened to read: nothing can be lost
+	return "", explain(root, p, fs.ErrNotExist)
+}
+
+// leadsNowhere are the errors of a path at which there is nothing.
+var leadsNowhere = []error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.ENAMETOOLONG, unix.EINVAL}
 
 // Open opens a regular file for reading.
 func (f *Folders) Open(ctx context.Context, path string) (Original, error) {
@@ -190,6 +267,13 @@ func (i identity) fileID() string {
 }
 
 func (i identity) modTime() time.Time { return time.Unix(i.mtime.Unix()).UTC() }
+
+func (i identity) info() Info {
+	return Info{
+		Size: i.size, ModTime: i.modTime(), ChangeTime: time.Unix(i.ctime.Unix()).UTC(),
+		FileID: i.fileID(), Links: i.links,
+	}
+}
 
 // The kernel stamps changes with a clock of one tick, at most 10 ms: a file
 // changed twice within one has the same ctime after both. Only a ctime that is

@@ -161,7 +161,7 @@ func TestMissingRootIsNotMissingFile(t *testing.T) {
 			_, errHidden := f.OpenHidden(t.Context(), root+"/dir/a")
 			for what, err := range map[string]error{
 				"open": errOpen, "open hidden": errHidden, "hide": f.Hide(t.Context(), root+"/dir/a"),
-				"put back": f.PutBack(t.Context(), root+"/dir/a"), "remove": f.Remove(t.Context(), root+"/dir/a"),
+				"put back": putBack(t, f, root+"/dir/a"), "remove": f.Remove(t.Context(), root+"/dir/a", Info{}),
 			} {
 				if err == nil || errors.Is(err, ErrNoFile) || errors.Is(err, fs.ErrNotExist) {
 					t.Errorf("%s: %v, want an error that says nothing about the file", what, err)

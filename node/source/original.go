@@ -18,9 +18,7 @@ type original struct {
 	pos  int64
 }
 
-func (o *original) Info() Info {
-	return Info{Size: o.seen.size, ModTime: o.seen.modTime(), FileID: o.seen.fileID(), Links: o.seen.links}
-}
+func (o *original) Info() Info { return o.seen.info() }
 
 func (o *original) Close() error { return o.file.Close() }
 

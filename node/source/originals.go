@@ -8,10 +8,17 @@ import (
 
 // Info is a file as the file system describes it.
 type Info struct {
-	Size    int64
-	ModTime time.Time
-	FileID  string // device and inode, "10302:4711"
-	Links   uint64 // hard links
+	Size       int64
+	ModTime    time.Time
+	ChangeTime time.Time // ctime
+	FileID     string    // device and inode, "10302:4711"
+	Links      uint64    // hard links
+}
+
+// same reports whether a and b describe one version of one file.
+func (a Info) same(b Info) bool {
+	return a.Size == b.Size && a.ModTime.Equal(b.ModTime) && a.ChangeTime.Equal(b.ChangeTime) &&
+		a.FileID == b.FileID && a.Links == b.Links
 }
 
 // Original is an open file of a source. Its Read checks, when it reaches the
@@ -24,14 +31,20 @@ type Original interface {
 }
 
 // Originals are the files of one source, below its roots. All methods may be
-// called at once. Errors: ErrNoFile, ErrNotRegular, ErrOutside, ErrChanged;
-// any other says nothing about the file.
+// called at once. Errors: ErrNoFile, ErrNotRegular, ErrOutside, ErrChanged,
+// ErrInUse; any other, a *RootError among them, says nothing about the file.
 type Originals interface {
 	// Open opens a regular file for reading, without blocking on pipes.
 	Open(ctx context.Context, path string) (Original, error)
 	// Same returns the paths, in this source's words, under which rows of this
 	// source could reach the file that other (a path of any source) names.
 	Same(ctx context.Context, other string) ([]string, error)
+	// FileID identifies what path leads to, links followed wherever they lead,
+	// and opens nothing. ErrNoFile, ErrOutside: it reaches no file.
+	FileID(ctx context.Context, path string) (string, error)
+	// RootID identifies the folder that is now the root of path, as RootError
+	// does.
+	RootID(ctx context.Context, path string) (string, error)
 	Quarantine
 }
 
@@ -41,15 +54,19 @@ type Originals interface {
 type Quarantine interface {
 	// Hide renames the file to its quarantine name in the same folder, replacing
 	// nothing. When the quarantine name is taken, by an earlier Hide that was
-	// cut, it leaves path alone and returns nil.
+	// cut, it leaves path alone and returns nil. A file that is open for writing
+	// is left alone: ErrInUse.
 	Hide(ctx context.Context, path string) error
 	// OpenHidden opens the quarantined file; ErrNoFile when there is none.
 	OpenHidden(ctx context.Context, path string) (Original, error)
-	// PutBack renames the quarantined file to path without overwriting anything;
-	// fs.ErrExist when path is taken, and the file stays quarantined.
-	PutBack(ctx context.Context, path string) error
-	// Remove unlinks the quarantined file; no error when it is gone.
-	Remove(ctx context.Context, path string) error
+	// PutBack renames the quarantined file to path, or, when path is taken, to a
+	// free name beside it under which the next import finds it. It overwrites
+	// nothing, and returns the path at which the file now stands.
+	PutBack(ctx context.Context, path string) (at string, err error)
+	// Remove unlinks the quarantined file, if it still is as judged and nobody
+	// has it open for writing: else ErrChanged or ErrInUse. No error when it is
+	// gone.
+	Remove(ctx context.Context, path string, judged Info) error
 }
 
 // Source is one named source: its rows and its files.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -106,9 +107,11 @@ func (f *Folders) Hide(ctx context.Context, path string) error {
 		if err == nil || !errors.Is(err, ErrNoFile) {
 			return err // taken by an earlier Hide, or by what can't be judged
 		}
-		if err := d.regular(d.base); err != nil {
+		held, err := d.hold(d.base)
+		if err != nil {
 			return err
 		}
+		defer held.release()
 		if err := d.rename(d.base, d.hidden); err != nil {
 			if errors.Is(err, fs.ErrExist) {
 				return d.regular(d.hidden)
@@ -135,28 +138,57 @@ func (f *Folders) OpenHidden(ctx context.Context, path string) (o Original, err 
 	return open(ctx, d.at.sibling(d.hidden))
 }
 
-// PutBack renames the quarantined file to its own name. When none is there but
-// the file is, an earlier PutBack has done it.
-func (f *Folders) PutBack(ctx context.Context, path string) error {
-	return f.step(ctx, "put back", path, func(d *folder) error {
+// PutBack renames the quarantined file to its own name, or a kept one. When
+// none is there but the file is, an earlier PutBack has done it.
+func (f *Folders) PutBack(ctx context.Context, path string) (at string, err error) {
+	at = path
+	err = f.step(ctx, "put back", path, func(d *folder) error {
 		if err := d.regular(d.hidden); err != nil {
 			if errors.Is(err, ErrNoFile) && d.regular(d.base) == nil {
 				return nil
 			}
 			return err
 		}
-		return d.rename(d.hidden, d.base)
+		err := d.rename(d.hidden, d.base)
+		for n := 1; errors.Is(err, fs.ErrExist) && n <= maxKept; n++ {
+			kept := keptName(d.base, n)
+			at = filepath.Join(filepath.Dir(path), kept)
+			err = d.rename(d.hidden, kept)
+		}
+		return err
 	})
+	return at, err
+}
+
+const (
+	maxKept = 1000
+	maxName = 255 // bytes of a name in a folder
+)
+
+// keptName is the n-th name for a file whose own name, base, another has
+// taken: one that Walk does not leave out.
+func keptName(base string, n int) string {
+	suffix := fmt.Sprintf(".desnode-kept-%d", n)
+	end := min(len(base), maxName-len(suffix))
+	for end < len(base) && end > 0 && !utf8.RuneStart(base[end]) {
+		end--
+	}
+	return base[:end] + suffix
 }
 
 // Remove unlinks the quarantined file.
-func (f *Folders) Remove(ctx context.Context, path string) error {
+func (f *Folders) Remove(ctx context.Context, path string, judged Info) error {
 	err := f.step(ctx, "remove", path, func(d *folder) error {
-		if err := d.regular(d.hidden); err != nil {
-			if errors.Is(err, ErrNoFile) {
-				return nil
-			}
+		held, err := d.hold(d.hidden)
+		if errors.Is(err, ErrNoFile) {
+			return nil
+		}
+		if err != nil {
 			return err
+		}
+		defer held.release()
+		if !held.seen.info().same(judged) {
+			return fmt.Errorf("%s: it is not what was judged: %w", d.at.sibling(d.hidden).abs(), ErrChanged)
 		}
 		if err := unix.Unlinkat(d.fd, d.hidden, 0); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("%s: %w", d.at.sibling(d.hidden).abs(), err)

@@ -33,6 +33,10 @@ var (
 	ErrNotRegular = errors.New("not a regular file")
 	// ErrOutside: the path leads out of the configured roots.
 	ErrOutside = errors.New("path outside the source's roots")
+	// ErrInUse: a process has the file open for writing.
+	ErrInUse = errors.New("file is open for writing")
+	// ErrUnidentified: there are rows of which nobody knows which file they reach.
+	ErrUnidentified = errors.New("rows without a file id")
 )
 
 // State is a row's place in the life of a file (DESIGN.md §3).
@@ -72,7 +76,7 @@ type Row struct {
 	ErrorCode   string // archive_error: code
 	ErrorText   string // archive_error: what happened
 	Claim       string // des_claim: the deletion that holds the row; empty: none
-	FileID      string // device and inode as last seen ("10302:4711"), "" unknown
+	FileID      string // device and inode as last seen ("10302:4711"), NoFileID, "" unknown
 }
 
 // Failure codes, the first word of archive_error.
@@ -88,4 +92,5 @@ const (
 	CodeRefused       = "row-refused"     // the database refused the acknowledgement
 	CodeShared        = "shared-file"     // two rows reach one file: not deleted
 	CodeDiffers       = "content-differs" // the original is not what was archived: not deleted
+	CodeNoRecord      = "no-record"       // its pack has no live record of the row: not deleted
 )

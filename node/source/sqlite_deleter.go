@@ -88,14 +88,51 @@ func (s *SQLite) Sharing(ctx context.Context, row Row, fileID string, paths []st
 	if row.Source == s.name {
 		own, _ = idNumber(row.ID)
 	}
-	where := []string{"file_id = ?"}
+	where := []string{"file_id = ?2"}
 	args := []any{own, nullText(fileID)} // NULL equals nothing
 	for _, p := range paths {
-		where = append(where, "path = ?")
 		args = append(args, p)
+		where = append(where, fmt.Sprintf("path = ?%d", len(args)))
 	}
 	var n int
-	err := s.read.QueryRowContext(ctx, `SELECT count(*) FROM files WHERE id <> ? AND status <> 'DELETED_SOURCE' AND (`+
-		strings.Join(where, " OR ")+`)`, args...).Scan(&n)
+	var unknown bool
+	err := s.read.QueryRowContext(ctx, `SELECT
+ (SELECT count(*) FROM files WHERE id <> ?1 AND status <> 'DELETED_SOURCE' AND (`+strings.Join(where, " OR ")+`)),
+ EXISTS (SELECT 1 FROM files WHERE id <> ?1 AND `+unidentified+`)`, args...).Scan(&n, &unknown)
+	if err == nil && n == 0 && unknown {
+		err = ErrUnidentified
+	}
 	return n, s.wrap("sharing", err)
+}
+
+// Unidentified lists rows without a file id, by rising id.
+func (s *SQLite) Unidentified(ctx context.Context, after string, limit int) ([]Row, error) {
+	id, err := afterNumber(after)
+	if err != nil {
+		return nil, s.wrap("unidentified", err)
+	}
+	return s.queryRows(ctx, "unidentified", s.stmts.unidentified, id, min(limit, MaxBatch))
+}
+
+// Identify writes the file ids of rows that have none.
+func (s *SQLite) Identify(ctx context.Context, rows []Row, fileIDs []string) error {
+	err := checkBatch(len(rows))
+	if err == nil && len(rows) != len(fileIDs) {
+		err = fmt.Errorf("%d rows, %d file ids", len(rows), len(fileIDs))
+	}
+	if err != nil {
+		return s.wrap("identify", err)
+	}
+	return s.update(ctx, "identify", func(tx *sql.Tx) error {
+		stmt := tx.Stmt(s.stmts.identify)
+		for i := range rows {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if _, err := changed(stmt, seenArgs(&rows[i], nullText(fileIDs[i]))); err != nil {
+				return fmt.Errorf("row %s: %w", rows[i].ID, err)
+			}
+		}
+		return nil
+	})
 }

@@ -17,9 +17,11 @@ type statements struct {
 	claim, unclaim, deleted, deletedBefore *sql.Stmt
 	regInsert, regInsertMany, regFind      *sql.Stmt
 	regChanged, regFileID, regLast         *sql.Stmt
+	identify                               *sql.Stmt
 	// Reads.
 	eligible, eligibleTally, backlog, marked *sql.Stmt
 	deletable, byName, byID, counts, failing *sql.Stmt
+	unidentified                             *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -60,6 +62,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 			` AND des_pack = ?7 AND des_claim = ?8`},
 		{&p.deletedBefore, s.write, `SELECT status = 'DELETED_SOURCE' AND des_pack = ?2 AND des_claim = ?3
  AND archive_version = ?4 FROM files WHERE id = ?1`},
+		{&p.identify, s.write, `UPDATE files SET file_id = ?7` + seen + ` AND file_id IS NULL`},
 		{&p.regInsert, s.write, insertSQL(1)},
 		{&p.regInsertMany, s.write, insertSQL(registerGroup)},
 		{&p.regFind, s.write, `SELECT id, size, modified_at, coalesce(file_id, ''), status FROM files WHERE path = ?1`},
@@ -77,6 +80,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
  AND des_hash BETWEEN ?3 AND ?4 AND (des_hash, id) > (?5, ?6) ORDER BY des_hash, id LIMIT ?7`},
 		{&p.deletable, s.read, `SELECT ` + rowColumns + ` FROM files WHERE status = 'PACKED' AND des_pack = ?1 AND packed_at < ?2
  AND archive_error IS NULL AND id > ?3 ORDER BY id LIMIT ?4`},
+		{&p.unidentified, s.read, `SELECT ` + rowColumns + ` FROM files WHERE ` + unidentified + ` AND id > ?1 ORDER BY id LIMIT ?2`},
 		{&p.byName, s.read, `SELECT ` + rowColumns + ` FROM files WHERE coalesce(des_name, name) = ?1
  AND (des_name IS NOT NULL OR status = 'ACTIVE')`},
 		{&p.byID, s.read, `SELECT ` + rowColumns + ` FROM files WHERE id = ?1`},
@@ -106,6 +110,9 @@ const tally = `count(*), sum(size), min(modified_at), max(modified_at)`
 
 // eligible is the condition of Eligible beside ACTIVE: ?1 is `before`.
 const eligible = `(modified_at < ?1 OR archive_version > 0 OR eligible = 1)`
+
+// unidentified is the condition of Unidentified: that of a partial index.
+const unidentified = `file_id IS NULL AND status <> 'DELETED_SOURCE'`
 
 // refuseSQL moves a row to FAILED. A row that was ACTIVE loses its marked_at,
 // by which Retry knows where it came from.

@@ -15,6 +15,7 @@ type Table interface {
 	MarkerRows
 	PackerRows
 	DeleterRows
+	IdentityRows
 	ReaderRows
 	OperatorRows
 	Close() error
@@ -134,9 +135,25 @@ type DeleterRows interface {
 	Deleted(ctx context.Context, row Row, claim string, at time.Time) (bool, error)
 	// Sharing counts rows other than row (of this source; every row when
 	// row.Source is another) that reach the same file: the same FileID, or one
-	// of paths. DELETED_SOURCE rows reach none.
+	// of paths. DELETED_SOURCE rows reach none. When it finds none while another
+	// row's file is unknown, it returns ErrUnidentified: none is proven.
 	Sharing(ctx context.Context, row Row, fileID string, paths []string) (int, error)
 }
+
+// IdentityRows is the part of the deleter's role that finds out which files
+// the rows reach that the source system has added.
+type IdentityRows interface {
+	// Unidentified lists up to limit rows without a FileID, DELETED_SOURCE ones
+	// left out, in the driver's order behind the id after.
+	Unidentified(ctx context.Context, after string, limit int) ([]Row, error)
+	// Identify writes the FileIDs of rows that still have none, else are as last
+	// seen: one for each row, NoFileID when its path leads to no file.
+	Identify(ctx context.Context, rows []Row, fileIDs []string) error
+}
+
+// NoFileID is the FileID of a row whose path led to no file when it was
+// followed.
+const NoFileID = "-"
 
 // ReaderRows is the role that serves files not yet packed.
 type ReaderRows interface {

@@ -1,6 +1,7 @@
 package sourcetest
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -112,6 +113,59 @@ func takeOver(t *testing.T, tb *table) {
 		t.Error(err)
 	}
 	tb.want(t, "the row", second)
+}
+
+// unidentified: no row is proven to share nothing while another's file is
+// unknown, its own apart.
+func unidentified(t *testing.T, tb *table) {
+	rows := tb.packed(t, packOne, "a", "b", "c")
+	gone := tb.packed(t, packOne, "gone")[0]
+	tb.deleted(t, tb.byID(t, gone.ID))
+	for _, id := range []string{rows[1].ID, rows[2].ID, gone.ID} {
+		tb.Edit(t, id, "file_id", nil)
+	}
+	a := rows[0]
+	if _, err := tb.Sharing(t.Context(), a, a.FileID, nil); !errors.Is(err, source.ErrUnidentified) {
+		t.Errorf("sharing beside unknown files: %v, want ErrUnidentified", err)
+	}
+	if n, err := tb.Sharing(t.Context(), a, a.FileID, []string{"/root/b"}); n != 1 || err != nil {
+		t.Errorf("sharing: %d, %v; want the one that is known", n, err)
+	}
+	first, err := tb.Unidentified(t.Context(), "", 1)
+	if err != nil || len(first) != 1 {
+		t.Fatalf("unidentified: %v, %v", first, err)
+	}
+	second, err := tb.Unidentified(t.Context(), first[0].ID, 100)
+	wantNames(t, "unidentified", append(first, second...), err, "b", "c")
+	moved := first[0]
+	moved.Size++
+	if err := tb.Identify(t.Context(), []source.Row{moved, rows[0]}, []string{"1:1", "1:1"}); err != nil {
+		t.Error(err)
+	}
+	tb.want(t, "a row that was another when it was seen", first[0])
+	tb.want(t, "a row that has a file id", a)
+	if err := tb.Identify(t.Context(), first, nil); err == nil {
+		t.Error("fewer file ids than rows were taken")
+	}
+	for range 2 {
+		if err := tb.Identify(t.Context(), append(first, second...), []string{"1:77", source.NoFileID}); err != nil {
+			t.Error(err)
+		}
+	}
+	first[0].FileID, second[0].FileID = "1:77", source.NoFileID
+	tb.want(t, "an identified row", first[0])
+	tb.want(t, "a row without a file", second[0])
+	left, err := tb.Unidentified(t.Context(), "", 100)
+	wantNames(t, "unidentified", left, err)
+	for fileID, want := range map[string]int{"1:77": 1, a.FileID: 0} {
+		if n, err := tb.Sharing(t.Context(), a, fileID, nil); n != want || err != nil {
+			t.Errorf("sharing %s: %d, %v; want %d", fileID, n, err, want)
+		}
+	}
+	tb.Edit(t, a.ID, "file_id", nil)
+	if n, err := tb.Sharing(t.Context(), a, "9:9", nil); n != 0 || err != nil {
+		t.Errorf("sharing, only its own file id unknown: %d, %v", n, err)
+	}
 }
 
 func sharing(t *testing.T, tb *table) {

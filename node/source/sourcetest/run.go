@@ -56,6 +56,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"claim, unclaim and deleted", deletion},
 		{"a claim as last seen is taken over", takeOver},
 		{"sharing", sharing},
+		{"unidentified", unidentified},
 		{"by name", byName},
 		{"by id", byID},
 		{"counts", counts},
