@@ -229,6 +229,7 @@ func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) er
 		DeleteSource: n.cfg.Archive.DeleteSource,
 		DefaultStore: n.cfg.HasDefaultStore(),
 		DeleteGrace:  n.cfg.Archive.DeleteGrace,
+		MaxAttempts:  n.cfg.Archive.Attempts,
 		Logger:       n.log,
 		Registerer:   metrics,
 	})

@@ -106,6 +106,7 @@ func (n *Node) pauses() []api.Pause {
 	}{
 		{"mark", n.marker.Problem()},
 		{"pack", n.packer.Problem()},
+		{"keep", n.keeper.Problem()},
 	} {
 		switch {
 		case !n.cfg.Does(work.kind):
