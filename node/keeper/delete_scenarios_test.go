@@ -147,6 +147,23 @@ func TestOriginalTouchedWhileDeletingStays(t *testing.T) {
 	}
 }
 
+// Touched after it was hidden, by whoever has it open to read: the next import
+// would take it for a new version, so it must still be there.
+func TestHiddenOriginalThatWasTouchedIsPutBack(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	w.faults.after = func(op string) {
+		if op == "files.Hide" {
+			now := time.Now().Add(-time.Minute)
+			w.check(os.Chtimes(w.hidden()[0], now, now))
+		}
+	}
+	w.once(nil)
+	w.wantFile(w.path("a"), "content of a")
+	w.wantRow("a", source.Packed, source.CodeDiffers)
+	w.wantNoIntents()
+}
+
 // The source system moves the row on while the hidden file is being read.
 func TestRowThatMovedOnAfterTheHashKeepsItsOriginal(t *testing.T) {
 	w := newWorld(t)
