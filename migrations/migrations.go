@@ -46,11 +46,8 @@ func SQLite(ctx context.Context, db *sql.DB) (last int, err error) {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
-	done, err := sqliteVersion(ctx, conn)
-	if err != nil || done == len(steps) {
-		return done, err
-	}
-	// Immediate: of several processes one migrates and the others wait for it.
+	// Immediate: of several processes one migrates and the others wait for it,
+	// and what is looked at is one state of the database.
 	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}

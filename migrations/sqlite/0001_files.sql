@@ -53,6 +53,9 @@ CREATE UNIQUE INDEX files_path ON files (path);
 CREATE UNIQUE INDEX files_served_name ON files (coalesce(des_name, name));
 
 CREATE INDEX files_file_id ON files (file_id) WHERE file_id IS NOT NULL;
+-- Rows of which nobody knows which file they reach. No original is deleted
+-- while there are any, so that finding none must cost nothing.
+CREATE INDEX files_unidentified ON files (id) WHERE file_id IS NULL AND status <> 'DELETED_SOURCE';
 
 -- The pending states. files_marked holds all that counting the backlog reads.
 CREATE INDEX files_active ON files (id) WHERE status = 'ACTIVE';
