@@ -20,7 +20,7 @@ const (
 	cheapCount = 20 * time.Millisecond
 	// archiveStall is how long a run that is stopped by a problem waits for it
 	// to pass.
-	archiveStall = 30 * time.Second
+	archiveStall = 10 * time.Second
 )
 
 // Archive marks and packs all that is eligible now, whatever the waiting times,

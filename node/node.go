@@ -71,7 +71,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *Node, err
 	}()
 	metrics := prometheus.NewRegistry()
 	for _, open := range []func(context.Context, *prometheus.Registry) error{
-		n.openMeta, n.openStore, n.openSources, n.openReading, n.openArchiving, n.openAPI,
+		n.listen, n.openMeta, n.openStore, n.openSources, n.openReading, n.openArchiving, n.openAPI,
 	} {
 		if err := open(ctx, metrics); err != nil {
 			return nil, err
@@ -81,6 +81,22 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *Node, err
 }
 
 func (n *Node) onClose(f func() error) { n.closers = append(n.closers, f) }
+
+// listen takes the HTTP port before anything is made on a disk.
+func (n *Node) listen(ctx context.Context, _ *prometheus.Registry) error {
+	var err error
+	n.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.HTTP)
+	if err != nil {
+		return fmt.Errorf("listen for HTTP: %w", err)
+	}
+	n.onClose(func() error {
+		if err := n.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	return nil
+}
 
 func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
 	dir := filepath.Join(n.cfg.DataDir, "raft")
@@ -267,7 +283,7 @@ func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) er
 	return err
 }
 
-func (n *Node) openAPI(ctx context.Context, metrics *prometheus.Registry) error {
+func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
 	var err error
 	n.api, err = api.New(api.Config{
 		Files:      n.retriever,
@@ -281,20 +297,7 @@ func (n *Node) openAPI(ctx context.Context, metrics *prometheus.Registry) error 
 		Registerer: metrics,
 		Logger:     n.log,
 	})
-	if err != nil {
-		return err
-	}
-	n.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.HTTP)
-	if err != nil {
-		return fmt.Errorf("listen for HTTP: %w", err)
-	}
-	n.onClose(func() error {
-		if err := n.listener.Close(); !errors.Is(err, net.ErrClosed) {
-			return err
-		}
-		return nil
-	})
-	return nil
+	return err
 }
 
 // errStarting is why a node that has not caught up is not ready.

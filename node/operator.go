@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -141,9 +142,17 @@ func (n *Node) Leases(context.Context) (api.LeaseList, error) {
 	return api.LeaseList{Leases: n.meta.View().Leases()}, nil
 }
 
-// Members lists the nodes of the cluster.
+// Members lists the nodes of the cluster. What this one has applied is told as
+// it is, what the others have as they last reported.
 func (n *Node) Members(context.Context) (api.MemberList, error) {
-	return api.MemberList{Members: n.meta.View().Members()}, nil
+	v := n.meta.View()
+	members := v.Members()
+	for i := range members {
+		if members[i].ID == n.id.Node {
+			members[i].Applied = v.Applied()
+		}
+	}
+	return api.MemberList{Members: members}, nil
 }
 
 // backlogBits is how finely the backlog is shown.
@@ -226,8 +235,15 @@ func (n *Node) Retry(ctx context.Context, req api.RetryRequest) (api.RetryRespon
 }
 
 // Verify reads packs back from the store, all when none are named, and hands
-// the result of each to send. It ends early only for send's error and ctx.
+// the result of each to send. It ends early only for send's error and ctx, and
+// does not begin when a named pack is not in the manifest.
 func (n *Node) Verify(ctx context.Context, req api.VerifyRequest, send func(api.VerifyEvent) error) error {
+	v := n.meta.View()
+	for _, id := range req.Packs {
+		if v.Pack(id) == nil {
+			return &api.Problem{Status: http.StatusNotFound, Code: api.CodeNotFound, Detail: fmt.Sprintf("no pack %s in the manifest", id)}
+		}
+	}
 	return n.keeper.Verify(ctx, req.Packs, func(r keeper.Result) error {
 		e := api.VerifyEvent{
 			Pack: r.Pack, Records: int64(r.Records), Bytes: r.Bytes,

@@ -118,12 +118,13 @@ func (p *Packer) Run(ctx context.Context) error {
 	defer timer.Stop()
 	var flushed uint64
 	trouble := minTrouble
+	wake := p.kick // nil while trouble is waited out: being asked for more does not end it
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
-		case <-p.kick:
+		case <-wake:
 		}
 		if rested, _ := p.cfg.Marking(); !rested {
 			timer.Reset(shortPause) // ranges cut now would be outgrown at once
@@ -141,17 +142,18 @@ func (p *Packer) Run(ctx context.Context) error {
 		}
 		// Counting the backlog is work for the database: at most 1/20 of the time.
 		pause := max(p.cfg.Poll, 20*time.Since(began))
+		wake = p.kick
 		switch {
 		case err != nil:
 			if res.progress() {
 				trouble = minTrouble
 			}
-			pause, trouble = trouble, min(2*trouble, maxTrouble)
+			wake, pause, trouble = nil, trouble, min(2*trouble, maxTrouble)
 			p.cfg.Logger.ErrorContext(ctx, "packing interrupted", "err", err, "wait", pause)
 		case res.progress():
 			pause, trouble = 0, minTrouble
 		case res.Refused > 0: // packs that hold nothing but dead records are waste
-			pause, trouble = trouble, min(2*trouble, maxTrouble)
+			wake, pause, trouble = nil, trouble, min(2*trouble, maxTrouble)
 		default:
 			trouble = minTrouble
 			if flush && res.Due > 0 {
