@@ -43,9 +43,10 @@ func hotRead(b *testing.B, size int) {
 	w := newWorld(b, 0, records...)
 	cfg := w.config(b)
 	cfg.Logger = slog.New(slog.NewJSONHandler(io.Discard, nil)) // level info, as a node's
-	ours := startRaw(b, serverOf(b, cfg))
+	server := serverOf(b, cfg)
+	ours := startRaw(b, server)
 	ours.get(b, names) // into memory
-	constant := startRaw(b, constantServer(ours.header, content))
+	constant := startRaw(b, constantServer(server, ours.header, content))
 	constant.get(b, names)
 
 	var ratios, oursRate, constantRate []float64
@@ -81,8 +82,9 @@ func serverOf(b *testing.B, cfg Config) *http.Server {
 	return s.httpServer(context.Background())
 }
 
-// constantServer sends the header of one of our answers and the body.
-func constantServer(like http.Header, content []byte) *http.Server {
+// constantServer sends the header of one of our answers and the body, under the
+// same time limits as ours: what is compared is the handlers.
+func constantServer(limits *http.Server, like http.Header, content []byte) *http.Server {
 	type line struct {
 		key   string
 		value []string
@@ -94,7 +96,10 @@ func constantServer(like http.Header, content []byte) *http.Server {
 		}
 	}
 	return &http.Server{
-		ReadHeaderTimeout: time.Minute,
+		ReadHeaderTimeout: limits.ReadHeaderTimeout,
+		WriteTimeout:      limits.WriteTimeout,
+		IdleTimeout:       limits.IdleTimeout,
+		MaxHeaderBytes:    limits.MaxHeaderBytes,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			h := w.Header()
 			for _, l := range lines {
