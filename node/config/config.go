@@ -32,6 +32,15 @@ type invalidError string
 func (e invalidError) Error() string        { return string(e) }
 func (e invalidError) Is(target error) bool { return target == ErrInvalid }
 
+// keyError is what is wrong with the value of one key, or of a section.
+type keyError struct {
+	key string
+	err error
+}
+
+func (e keyError) Error() string { return e.key + ": " + e.err.Error() }
+func (e keyError) Unwrap() error { return e.err }
+
 func invalidf(format string, args ...any) error {
 	return invalidError(fmt.Sprintf(format, args...))
 }

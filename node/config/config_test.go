@@ -101,6 +101,45 @@ func TestDefaultsFollowTheDataDirWhoeverSetsIt(t *testing.T) {
 	}
 }
 
+func TestEveryMistakeIsToldOnce(t *testing.T) {
+	cases := []struct {
+		name string
+		yaml string
+		want []string // the whole error, file name left out
+	}{
+		{"unknown key and bad value", "archive: {min_aeg: 1h, attempts: 0}\nlog: {level: loud}", []string{
+			"archive.min_aeg: unknown key; the nearest known one is archive.min_age",
+			"archive.attempts: 0 is not between 1 and 1000",
+			`log.level: "loud" is none of debug, info, warn, error`,
+		}},
+		{"unreadable value", "archive: {pack_size: 8 mebi}\nhttp: nowhere", []string{
+			`archive.pack_size: "8 mebi" is not a size; write a whole number and a unit, such as 256MiB`,
+			`http: "nowhere" is not an address; write host:port, such as 127.0.0.1:8080`,
+		}},
+		{"store that is not read", "store: {ulr: 'file:///srv/store'}\narchive: {delete_source: true}", []string{
+			"store.ulr: unknown key; the nearest known one is store.url",
+		}},
+		{"one source of two", "sources: {a: {ulr: 'sqlite:///a.db'}, b: {roots: [docs]}}", []string{
+			"sources.a.ulr: unknown key; the nearest known one is sources.a.url",
+			`sources.b.roots: "docs" is not an absolute path`,
+			"sources.b.url: missing",
+		}},
+		{"data dir that is not read", "data_dir: [a]\nstore: {url: 'file:///'}", []string{"data_dir: [a] is not a text"}},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			file := write(t, tc.yaml)
+			_, err := Load(Input{File: file})
+			if !errors.Is(err, ErrInvalid) {
+				t.Fatalf("got %v, want ErrInvalid", err)
+			}
+			if got, want := strings.ReplaceAll(err.Error(), file+": ", ""), strings.Join(tc.want, "\n"); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
 func TestRefused(t *testing.T) {
 	cases := []struct {
 		name string

@@ -72,9 +72,11 @@ func build(layers []setting) (Config, error) {
 		c.Sources = map[string]Source{} // named sources take the default one's place
 	}
 	var errs []error
+	var unread []string // keys
 	for _, s := range layers {
 		if err := c.apply(s); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %s: %w", s.origin, s.key, err))
+			unread = append(unread, s.key)
 		}
 	}
 	c.DataDir = dataDir
@@ -82,10 +84,43 @@ func build(layers []setting) (Config, error) {
 		s.URL = Default(dataDir).Sources[DefaultSource].URL
 		c.Sources[DefaultSource] = s
 	}
-	if len(errs) == 0 {
-		errs = append(errs, c.Validate())
+	return c, errors.Join(append(errs, without(c.Validate(), unread))...)
+}
+
+// without drops from what Validate found all that may only follow from keys
+// that could not be read: one mistake is told once.
+func without(found error, unread []string) error {
+	var all interface{ Unwrap() []error }
+	if errors.As(found, &all) {
+		var rest []error
+		for _, err := range all.Unwrap() {
+			rest = append(rest, without(err, unread))
+		}
+		return errors.Join(rest...)
 	}
-	return c, errors.Join(errs...)
+	var at keyError
+	if errors.As(found, &at) && slices.ContainsFunc(unread, func(key string) bool { return follows(at.key, key) }) {
+		return nil
+	}
+	return found
+}
+
+// follows reports whether an error about one key may be due to another that
+// could not be read.
+func follows(key, unread string) bool {
+	name, below := strings.CutPrefix(unread, sourcesPrefix)
+	name, _, _ = strings.Cut(name, ".")
+	switch {
+	case key == unread:
+		return true
+	case unread == "data_dir", unread == "store", strings.HasPrefix(unread, "store."):
+		return key == "store.url" || key == "archive.delete_source" || strings.HasSuffix(key, ".roots")
+	case below: // any part of a source that is not as it was meant
+		return key == "sources" || key == sourcesPrefix+name || strings.HasPrefix(key, sourcesPrefix+name+".")
+	case unread == "sources":
+		return key == "sources" || strings.HasPrefix(key, sourcesPrefix)
+	}
+	return false
 }
 
 // apply writes one setting into c.

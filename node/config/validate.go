@@ -2,7 +2,6 @@ package config
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"net/url"
@@ -39,7 +38,7 @@ func (c Config) Validate() error {
 
 // invalid is an error about one key.
 func invalid(key, format string, args ...any) error {
-	return invalidf("%s: %s", key, fmt.Sprintf(format, args...))
+	return keyError{key, invalidf(format, args...)}
 }
 
 func (c Config) validateAddresses() error {
@@ -63,7 +62,7 @@ func (c Config) validateStore() error {
 	}
 	path, err := c.Store.Path()
 	if err != nil {
-		return fmt.Errorf("store.url: %w", err)
+		return keyError{"store.url", err}
 	}
 	if within(c.DataDir, path) {
 		return invalid("store.url", "the folder %s holds the data dir; take one apart from it", path)
@@ -107,7 +106,7 @@ func (c Config) validateSources() error {
 		}
 		path, err := s.Path()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s.url: %w", key, err))
+			errs = append(errs, keyError{key + ".url", err})
 			continue
 		}
 		if other, taken := usedBy[path]; taken {
