@@ -47,7 +47,8 @@ func runArchive(ctx context.Context, c *client, req api.ArchiveRequest, p *progr
 	var last api.ArchiveEvent
 	err := stream(ctx, c, api.PathArchive, req, func(e api.ArchiveEvent) error {
 		if alone := (api.ArchiveEvent{End: e.End}); e == alone {
-			return nil // an End alone
+			last.End = e.End
+			return nil // it has no figures
 		}
 		last = e
 		p.update(e.Bytes, e.TotalBytes, e.Packed)

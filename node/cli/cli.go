@@ -48,6 +48,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	wantShell(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
@@ -92,6 +93,21 @@ func (a *app) root() *cobra.Command {
 	root.SetHelpCommandGroupID(groupAlone)
 	root.SetCompletionCommandGroupID(groupAlone)
 	return root
+}
+
+// wantShell makes cobra's completion command refuse to run without a shell
+// that it knows; left alone it prints its help as if all were well. The output
+// of root must be set before.
+func wantShell(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Args = cobra.ArbitraryArgs
+			c.RunE = func(*cobra.Command, []string) error {
+				return usage("say for which shell: bash, zsh, fish or powershell")
+			}
+		}
+	}
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/api"
 	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/raftmeta"
@@ -78,6 +80,7 @@ func TestStreamsEndOnlyWithTheEventThatSaysSo(t *testing.T) {
 		{"broken off", `{"packed":3}` + "\n", exitUnavailable, "broke off"},
 		{"broken off inside a line", `{"packed":3}` + "\n" + `{"pac`, exitUnavailable, "broke off"},
 		{"empty", ``, exitUnavailable, "broke off"},
+		{"nothing to do", `{"done":true}`, exitOK, ""},
 		{"ended early", `{"done":true,"error":{"code":"unavailable","detail":"the store does not answer"}}`, exitUnavailable, "the store does not answer"},
 		{"not JSON", `hello`, exitUnavailable, "broke off"},
 		{"not an event", `[1]`, exitFailed, "read the node's answer"},
@@ -89,8 +92,11 @@ func TestStreamsEndOnlyWithTheEventThatSaysSo(t *testing.T) {
 			if code != tc.code || !strings.Contains(stderr, tc.say) {
 				t.Errorf("got %d, %q, %q", code, stdout, stderr)
 			}
-			if want := "4 files, 9 B archived"; tc.code == exitOK && !strings.Contains(stdout, want) {
+			if want := "4 files, 9 B archived"; tc.name == "done" && !strings.Contains(stdout, want) {
 				t.Errorf("got %q, want %q", stdout, want)
+			}
+			if code, stdout, _ = run("archive", "-o", "json"); code != tc.code || code == exitOK && !strings.Contains(stdout, `"done": true`) {
+				t.Errorf("as JSON: got %d, %q", code, stdout)
 			}
 		})
 	}
@@ -106,6 +112,28 @@ func TestImportGathersTheListsOfAllEvents(t *testing.T) {
 	want := "3 files, 1 B: 0 new, 0 changed, 0 as before\nrefused a: r\nrefused \"b\\x1b[31m\": r\ntaken c: a file elsewhere has this name\n"
 	if code != exitFailed || stdout != want {
 		t.Errorf("got %d, %q, want %q", code, stdout, want)
+	}
+}
+
+func TestImportFailsWhenItLeavesOutWhatItShouldHaveTaken(t *testing.T) {
+	cases := []struct {
+		name, event string
+		code        int
+		say         string
+	}{
+		{"all taken", `{"files":1,"new":1,"done":true}`, exitOK, ""},
+		{"a refused name", `{"files":1,"refused":[{"name":"a","reason":"` + desformat.CheckName("a//b").Error() + `"}],"done":true}`, exitOK, ""},
+		{"an unreadable folder", `{"files":1,"refused":[{"name":"/a","reason":"permission denied"}],"done":true}`, exitFailed, "1 of the above"},
+		{"both", `{"files":1,"taken":["b"],"refused":[{"name":"/a","reason":"permission denied"}],"done":true}`, exitFailed, "1 name taken"},
+		{"a folder alone", `{"files":0,"refused":[{"name":"/a","reason":"permission denied"}]}` + "\n" + `{"done":true}`, exitFailed, "1 of the above"},
+	}
+	for _, tc := range cases {
+		t.Run(tc.name, func(t *testing.T) {
+			run := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, tc.event) })
+			if code, _, stderr := run("import", t.TempDir()); code != tc.code || !strings.Contains(stderr, tc.say) {
+				t.Errorf("got %d, %q, want %d and %q", code, stderr, tc.code, tc.say)
+			}
+		})
 	}
 }
 
@@ -253,6 +281,9 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("%v: got %d, want %d", tc.err, got, tc.want)
 			}
 		})
+	}
+	if got := exitCode(t.Context(), &fs.PathError{Op: "open", Path: "p", Err: fs.ErrNotExist}); got != exitFailed {
+		t.Errorf("a missing local file: got %d, want %d", got, exitFailed)
 	}
 	if err := explain(syscall.ENOSPC, config.Default("/d")); !strings.Contains(err.Error(), "the disk is full; free space below /d") {
 		t.Errorf("got %q", err)

@@ -64,6 +64,13 @@ func demoFolder(ctx context.Context, args []string) (string, error) {
 	if fi, err := os.Stat(dir); err != nil || !fi.IsDir() {
 		return "", usage(dir + " is not a folder")
 	}
+	found, err := hasFile(dir)
+	if err != nil {
+		return "", err
+	}
+	if !found {
+		return "", usage(dir + " has no file that could be archived")
+	}
 	return dir, nil
 }
 

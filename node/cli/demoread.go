@@ -25,7 +25,30 @@ type demoFile struct {
 // listFiles lists the regular files below dir whose names can be archived.
 func listFiles(dir string) ([]demoFile, error) {
 	var files []demoFile
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err := walkFiles(dir, func(name string, d fs.DirEntry) error {
+		fi, err := d.Info()
+		if err != nil {
+			return err
+		}
+		files = append(files, demoFile{name, fi.Size()})
+		return nil
+	})
+	return files, err
+}
+
+// hasFile reports whether listFiles would find any.
+func hasFile(dir string) (found bool, err error) {
+	err = walkFiles(dir, func(string, fs.DirEntry) error {
+		found = true
+		return fs.SkipAll
+	})
+	return found, err
+}
+
+// walkFiles calls each for the regular files below dir whose names can be
+// archived.
+func walkFiles(dir string, each func(name string, d fs.DirEntry) error) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrPermission) {
 			return nil // the import passes over such folders too
 		}
@@ -39,14 +62,8 @@ func listFiles(dir string) ([]demoFile, error) {
 		if name = filepath.ToSlash(name); desformat.CheckName(name) != nil {
 			return nil // the import reports it
 		}
-		fi, err := d.Info()
-		if err != nil {
-			return err
-		}
-		files = append(files, demoFile{name, fi.Size()})
-		return nil
+		return each(name, d)
 	})
-	return files, err
 }
 
 // comparison is what reading files back found.

@@ -18,10 +18,11 @@ import (
 	"github.com/datavision/desnode/node/config"
 )
 
-// Bounds below which doctor warns.
+// Bounds below which doctor warns, and one below which it fails.
 const (
 	enoughFiles = 4096
-	enoughSpace = 1 << 30 // bytes
+	enoughSpace = 1 << 30  // bytes
+	startSpace  = 32 << 20 // bytes in the data dir; a new node takes 9 MiB at once, most of it for the Raft log
 )
 
 // finding is the result of one check.
@@ -74,21 +75,21 @@ func examine(ctx context.Context, c config.Config) []finding {
 		{"configuration", resultOK, "valid"},
 		folder("data dir", c.DataDir),
 		localDisk("data dir's file system", c.DataDir),
-		space("data dir's free space", c.DataDir, c.Archive.PackSize),
+		space("data dir's free space", c.DataDir, c.Archive.PackSize, startSpace),
 	}
 	if path, err := c.Store.Path(); err == nil {
-		findings = append(findings, folder("store", path), space("store's free space", path, c.Archive.PackSize))
+		findings = append(findings, folder("store", path), space("store's free space", path, c.Archive.PackSize, 0))
 	}
 	if c.HasDefaultStore() {
 		findings = append(findings, finding{"store", resultWarn, "packs are kept inside the data dir; set store.url to a folder of its own before originals are deleted"})
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Sources)) {
-		s := c.Sources[name]
+		s, check := c.Sources[name], fmt.Sprintf("source %q: ", name)
 		if path, err := s.Path(); err == nil {
-			findings = append(findings, folder("source "+name, filepath.Dir(path)), localDisk("source "+name+"'s file system", filepath.Dir(path)))
+			findings = append(findings, folder(check+"database", filepath.Dir(path)), localDisk(check+"database's file system", filepath.Dir(path)))
 		}
 		for _, root := range s.Roots {
-			findings = append(findings, readable("source "+name+"'s root", root))
+			findings = append(findings, readable(check+"root", root))
 		}
 	}
 	return append(findings, port(ctx, c.HTTP), openFiles())
@@ -135,15 +136,23 @@ func readable(check, path string) finding {
 	return finding{check, resultOK, path + " can be read"}
 }
 
-// space warns when less than four packs, or 1 GiB, are free.
-func space(check, path string, pack config.Size) finding {
+// space fails when less than least bytes are free at path, and warns when less
+// than four packs, or 1 GiB, are.
+func space(check, path string, pack config.Size, least int64) finding {
 	free, err := freeSpace(existing(path))
 	if err != nil {
 		return finding{check, resultWarn, err.Error()}
 	}
+	return judgeSpace(check, free, least, max(4*int64(pack), enoughSpace))
+}
+
+func judgeSpace(check string, free, least, enough int64) finding {
 	detail := formatBytes(free) + " free"
-	if least := max(4*int64(pack), enoughSpace); free < least {
-		return finding{check, resultWarn, detail + ", less than " + formatBytes(least)}
+	switch {
+	case free < least:
+		return finding{check, resultFail, detail + ", a node needs " + formatBytes(least) + " to start"}
+	case free < enough:
+		return finding{check, resultWarn, detail + ", less than " + formatBytes(enough)}
 	}
 	return finding{check, resultOK, detail}
 }

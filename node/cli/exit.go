@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"syscall"
 
 	"github.com/datavision/desnode/desformat"
@@ -27,14 +26,15 @@ const exitHelp = `Exit codes:
     0  done
     1  failed: files that could not be archived, damaged packs, a full disk, ...
     2  wrong usage or configuration
-    3  no such file
+    3  the node, or the pack, has no such name or pack
     4  no node answers, or it cannot at the moment: try again
     5  the data dir or the port is in use by another process
   130  interrupted`
 
 // Errors of this package that have an exit code of their own.
 var (
-	// errNotFound: what was asked for is not there, or not any more.
+	// errNotFound: the node or the pack does not have what was asked for. A
+	// local path that is missing is something else.
 	errNotFound = errors.New("not found")
 	// errUnavailable: nobody could answer; the outcome is unknown.
 	errUnavailable = errors.New("unavailable")
@@ -72,8 +72,6 @@ func exitCode(ctx context.Context, err error) int {
 		return exitUnavailable
 	case errors.Is(err, syscall.EADDRINUSE), errors.Is(err, raftmeta.ErrLocked):
 		return exitInUse
-	case errors.Is(err, fs.ErrNotExist):
-		return exitNotFound
 	}
 	return exitFailed
 }

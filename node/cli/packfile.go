@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,9 +22,10 @@ func (a *app) pack() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pack",
 		Short: "Look into a pack file: ls, cat, inspect, verify",
-		Long:  "Works on one pack as a file, without a node. A file that is cut, damaged or no pack at all is reported as such, exit code 1.",
-		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return usage("say what to do: ls, cat, inspect or verify") },
+		Long: `Works on one pack as a file, without a node. A file that is cut, damaged or no pack at all is reported as such, exit
+code 1. ls, cat and inspect read, and check, only the part of the file that they print; verify reads and checks all.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return usage("say what to do: ls, cat, inspect or verify") },
 	}
 	cmd.AddCommand(a.packLs(), a.packCat(), a.packInspect(), a.packVerify())
 	return cmd
@@ -38,7 +40,7 @@ type packFile struct {
 
 // withPack opens the file at path as a pack and calls use. Errors name path.
 func withPack(ctx context.Context, path string, use func(packFile) error) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe must not make it wait
 	if err != nil {
 		return err
 	}
@@ -100,8 +102,9 @@ func (a *app) packLs() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls FILE",
 		Short: "List a pack's records, in the order of their name hashes",
-		Long:  "Lists the records of a pack from its catalog. With -o json each record is one object on a line of its own.",
-		Args:  cobra.ExactArgs(1),
+		Long: `Lists the records of a pack from its catalog. With -o json each record is one object on a line of its own.
+Header, footer and catalog are read and checked, the records and the index are not: 'desnode pack verify' checks all.`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withPack(cmd.Context(), args[0], func(p packFile) error {
 				enc := json.NewEncoder(a.stdout)
@@ -131,9 +134,14 @@ func (a *app) packCat() *cobra.Command {
 		Use:   "cat FILE NAME|#ORDINAL",
 		Short: "Write the content of one record to stdout",
 		Long: `Writes the content of one record to stdout, verified as it goes: damage found on the way ends the command with exit
-code 1. #ORDINAL takes the record of that number; quote it, a shell takes # for a comment.`,
+code 1. #ORDINAL takes the record of that number; quote it, a shell takes # for a comment.
+Header, footer, the record itself and the index, for #ORDINAL the catalog, are read and checked, the other records are
+not: 'desnode pack verify' checks all.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.output == outputJSON {
+				return usage("pack cat has no -o json: the content itself goes to stdout")
+			}
 			return withPack(cmd.Context(), args[0], func(p packFile) error {
 				loc, err := p.find(cmd.Context(), args[1])
 				if err != nil {
@@ -196,6 +204,13 @@ func (p packFile) findOrdinal(ctx context.Context, ordinal uint32) (desformat.Lo
 	return desformat.Location{}, fmt.Errorf("%w: the pack has %s", errNotFound, count(int64(p.Footer().Records), "record"))
 }
 
+// packSection is the place of a pack's catalog or index as JSON.
+type packSection struct {
+	Offset int64  `json:"offset"`
+	Length int64  `json:"length"` // bytes
+	CRC    string `json:"crc32c"` // hex
+}
+
 // packInfo is what pack inspect prints as JSON.
 type packInfo struct {
 	Pack         desformat.PackID    `json:"pack"`
@@ -209,8 +224,8 @@ type packInfo struct {
 	Size         int64               `json:"size"` // bytes
 	Created      time.Time           `json:"created"`
 	Replaces     []desformat.PackID  `json:"replaces"`
-	Catalog      desformat.Section   `json:"catalog"`
-	Index        desformat.Section   `json:"index"`
+	Catalog      packSection         `json:"catalog"`
+	Index        packSection         `json:"index"`
 	SHA256       string              `json:"sha256"` // of all bytes before the footer
 }
 
@@ -218,10 +233,15 @@ func (a *app) packInspect() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE [NAME|#ORDINAL]",
 		Short: "Print what a pack's footer says, or one record's header",
-		Args:  cobra.RangeArgs(1, 2),
+		Long: `Prints what a pack's footer says. Header, footer, index and catalog are read and checked, the records are not. With a
+record, prints its header: the record's header is checked, its content is not. 'desnode pack verify' checks all.`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withPack(cmd.Context(), args[0], func(p packFile) error {
 				if len(args) == 1 {
+					if err := p.checkTables(cmd.Context()); err != nil {
+						return err
+					}
 					info := infoOfPack(p.Footer())
 					return a.print(info, info.write)
 				}
@@ -240,11 +260,28 @@ func (a *app) packInspect() *cobra.Command {
 	}
 }
 
+// checkTables holds the index and the catalog against their checksums.
+func (p packFile) checkTables(ctx context.Context) error {
+	if _, err := p.Index(ctx); err != nil {
+		return err
+	}
+	for _, err := range p.Catalog(ctx) {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sectionOf(s desformat.Section) packSection {
+	return packSection{Offset: s.Offset, Length: s.Length, CRC: fmt.Sprintf("%08x", s.CRC)}
+}
+
 func infoOfPack(f desformat.Footer) packInfo {
 	return packInfo{
 		Pack: f.Pack, Cluster: f.Cluster, Token: f.Token, MinSeq: f.MinSeq, MaxSeq: f.MaxSeq, Range: f.Range, Records: f.Records,
 		PayloadBytes: f.PayloadBytes, Size: f.Size, Created: f.Created.UTC(), Replaces: append([]desformat.PackID{}, f.Replaces...),
-		Catalog: f.Catalog, Index: f.Index, SHA256: hex.EncodeToString(f.SHA256[:]),
+		Catalog: sectionOf(f.Catalog), Index: sectionOf(f.Index), SHA256: hex.EncodeToString(f.SHA256[:]),
 	}
 }
 
@@ -259,8 +296,8 @@ func (i packInfo) write(w io.Writer) error {
 	t.row("records", i.Records)
 	t.row("payload", fmt.Sprintf("%d (%s)", i.PayloadBytes, formatBytes(i.PayloadBytes)))
 	t.row("size", fmt.Sprintf("%d (%s)", i.Size, formatBytes(i.Size)))
-	t.row("catalog", fmt.Sprintf("%d bytes at offset %d, CRC32C %08x", i.Catalog.Length, i.Catalog.Offset, i.Catalog.CRC))
-	t.row("index", fmt.Sprintf("%d bytes at offset %d, CRC32C %08x", i.Index.Length, i.Index.Offset, i.Index.CRC))
+	t.row("catalog", fmt.Sprintf("%d bytes at offset %d, CRC32C %s", i.Catalog.Length, i.Catalog.Offset, i.Catalog.CRC))
+	t.row("index", fmt.Sprintf("%d bytes at offset %d, CRC32C %s", i.Index.Length, i.Index.Offset, i.Index.CRC))
 	t.row("sha256", i.SHA256)
 	for _, r := range i.Replaces {
 		t.row("replaces", r)

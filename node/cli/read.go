@@ -1,29 +1,23 @@
 package cli
 
 import (
-	"bufio"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/api"
 )
 
 const filesPath = "/files/"
-
-// errDamaged: what arrived is not what the node announced.
-var errDamaged = errors.New("the bytes received are not those the node announced")
 
 // fileInfo is what a node says about one file in the headers of its answer.
 type fileInfo struct {
@@ -33,7 +27,7 @@ type fileInfo struct {
 	Modified time.Time `json:"modified,omitzero"`
 	SHA256   string    `json:"sha256,omitempty"` // hex; empty while the file is not packed
 	Pack     string    `json:"pack,omitempty"`   // empty while the file is not packed
-	Shard    string    `json:"shard,omitempty"`
+	Shard    *uint32   `json:"shard,omitempty"`
 	Node     string    `json:"node,omitempty"`
 	SavedTo  string    `json:"saved_to,omitempty"`
 }
@@ -42,7 +36,11 @@ func infoOf(name string, resp *http.Response) fileInfo {
 	h := resp.Header
 	f := fileInfo{
 		Name: name, Size: resp.ContentLength, Type: h.Get("Content-Type"),
-		Pack: h.Get("X-Des-Pack"), Shard: h.Get("X-Des-Shard"), Node: h.Get("X-Des-Node"),
+		Pack: h.Get("X-Des-Pack"), Node: h.Get("X-Des-Node"),
+	}
+	if n, err := strconv.ParseUint(h.Get("X-Des-Shard"), 10, 32); err == nil {
+		shard := uint32(n)
+		f.Shard = &shard
 	}
 	if t, err := http.ParseTime(h.Get("Last-Modified")); err == nil {
 		f.Modified = t
@@ -76,7 +74,9 @@ func (f fileInfo) write(w io.Writer) error {
 		t.row("pack", printable(f.Pack))
 		t.row("sha256", f.SHA256)
 	}
-	t.row("shard", printable(f.Shard))
+	if f.Shard != nil {
+		t.row("shard", *f.Shard)
+	}
 	t.row("node", printable(f.Node))
 	if f.SavedTo != "" {
 		t.row("saved to", f.SavedTo)
@@ -90,11 +90,22 @@ func (a *app) get() *cobra.Command {
 		Use:   "get NAME",
 		Short: "Write a file's content to stdout, or to a file",
 		Long: `Writes the file's content to stdout, or with -f to a file, which appears only once it is whole and its SHA-256 is
-the one that the node announced. On stdout a wrong SHA-256 is found at the end: the exit code says so.`,
+the one that the node announced. -f follows links. On stdout, and with -f on a device or pipe, which is written as it
+is, a wrong SHA-256 is found at the end: the exit code says so.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if file == "" && a.output == outputJSON {
 				return usage("-o json needs -f: the content itself goes to stdout")
+			}
+			to := target{direct: a.stdout}
+			if file != "" {
+				var err error
+				if to, err = a.target(file); err != nil {
+					return err
+				}
+				if to.direct != nil && a.output == outputJSON {
+					return usage("-o json needs another file with -f: the content itself goes to stdout")
+				}
 			}
 			c, err := a.client()
 			if err != nil {
@@ -106,56 +117,16 @@ the one that the node announced. On stdout a wrong SHA-256 is found at the end: 
 				return err
 			}
 			defer resp.Body.Close()
-			if file == "" {
-				return receive(cmd.Context(), a.stdout, resp)
-			}
-			info := infoOf(args[0], resp)
-			if info.SavedTo, err = save(cmd.Context(), file, resp); err != nil || a.output != outputJSON {
+			if err := to.save(cmd.Context(), resp); err != nil || a.output != outputJSON {
 				return err
 			}
+			info := infoOf(args[0], resp)
+			info.SavedTo = to.path
 			return a.print(info, info.write)
 		},
 	}
-	cmd.Flags().StringVarP(&file, "file", "f", "", "where to write the content; replaced when it exists")
+	cmd.Flags().StringVarP(&file, "file", "f", "", "file to write the content to, replaced when it exists; devices and pipes are written to")
 	return cmd
-}
-
-// receive copies the answer's body to w and holds it against the announced
-// length and SHA-256.
-func receive(ctx context.Context, w io.Writer, resp *http.Response) error {
-	hash := sha256.New()
-	n, err := io.Copy(io.MultiWriter(w, hash), resp.Body)
-	switch sum, ok := digestOf(resp.Header); {
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("the node broke off after %d of %d bytes: %w", n, resp.ContentLength, err)
-	case err != nil:
-		return err
-	case resp.ContentLength >= 0 && n != resp.ContentLength, ok && string(sum) != string(hash.Sum(nil)):
-		return errDamaged
-	}
-	return nil
-}
-
-// save writes the body beside path and renames it when it is whole. It returns
-// the absolute path.
-func save(ctx context.Context, path string, resp *http.Response) (string, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", err
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".desnode-get-*")
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	w := bufio.NewWriterSize(tmp, 1<<20)
-	err = receive(ctx, w, resp)
-	if err = errors.Join(err, w.Flush(), tmp.Chmod(0o644), tmp.Close()); err != nil {
-		return "", err
-	}
-	return path, os.Rename(tmp.Name(), path)
 }
 
 func (a *app) stat() *cobra.Command {
@@ -164,6 +135,9 @@ func (a *app) stat() *cobra.Command {
 		Short: "Print what a node says about a file without reading it",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := desformat.CheckName(args[0]); err != nil {
+				return err // an answer to HEAD has no body to say why
+			}
 			c, err := a.client()
 			if err != nil {
 				return err

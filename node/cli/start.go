@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"syscall"
 
@@ -39,10 +40,22 @@ so on), then flags; the later outranks the earlier. 'desnode config validate' pr
 		if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
 			return &usageError{err}
 		}
-		logger := slog.New(slog.NewJSONHandler(a.stderr, &slog.HandlerOptions{Level: level}))
-		return explain(runNode(cmd.Context(), cfg, logger), cfg)
+		return explain(runNode(cmd.Context(), cfg, newLogger(a.stderr, level)), cfg)
 	}
 	return cmd
+}
+
+// newLogger logs JSON lines in which durations have units.
+func newLogger(w io.Writer, level slog.Level) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{
+		Level: level,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Value.Kind() == slog.KindDuration {
+				a.Value = slog.StringValue(a.Value.Duration().String())
+			}
+			return a
+		},
+	}))
 }
 
 // runNode runs a node until ctx ends, which is no error.

@@ -60,8 +60,10 @@ func (a *app) verify() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.print(result, func(w io.Writer) error { return writeVerify(w, result) }); err != nil {
-				return err
+			if len(result.Packs) > 0 || len(req.Packs) == 0 {
+				if err := a.print(result, func(w io.Writer) error { return writeVerify(w, result) }); err != nil {
+					return err
+				}
 			}
 			for _, id := range req.Packs {
 				if !slices.ContainsFunc(result.Packs, func(e api.VerifyEvent) bool { return e.Pack == id }) {
@@ -77,6 +79,10 @@ func (a *app) verify() *cobra.Command {
 }
 
 func writeVerify(w io.Writer, r verifyResult) error {
+	if len(r.Packs) == 0 {
+		_, err := io.WriteString(w, "no packs\n")
+		return err
+	}
 	t := newTable(w)
 	t.row("PACK", "RECORDS", "BYTES", "RESULT")
 	for _, e := range r.Packs {
