@@ -142,13 +142,15 @@ func (r *archiveRun) event(now rowCount) api.ArchiveEvent {
 	return e
 }
 
-// stalled ends a run that has not moved for long while a part reports why.
+// stalled ends a run whose rows have not moved for long while a part reports
+// why. Packs alone are no progress: they may hold nothing but dead records.
 func (r *archiveRun) stalled(now rowCount) error {
+	now.packs = 0
 	if now != r.last {
 		r.last, r.moved = now, time.Now()
 		return nil
 	}
-	problem := errors.Join(r.node.marker.Problem(), r.node.packer.Problem())
+	problem := errors.Join(r.node.marker.Problem(), r.node.packer.Problem(), r.node.keeper.Problem())
 	if problem == nil || time.Since(r.moved) < archiveStall {
 		return nil
 	}

@@ -293,7 +293,11 @@ func TestWhatIsMissingIsNotFormedAgain(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			cfg := testConfig(t)
-			_, stop := start(t, cfg)
+			n, stop := start(t, cfg)
+			docs := t.TempDir()
+			writeFile(t, filepath.Join(docs, "a"), "a")
+			n.testImport(t, api.ImportRequest{Dir: docs})
+			n.testArchive(t)
 			stop()
 			tc.lose(t, &cfg)
 			n, err := New(t.Context(), cfg, slog.New(slog.DiscardHandler))
@@ -304,6 +308,18 @@ func TestWhatIsMissingIsNotFormedAgain(t *testing.T) {
 				t.Errorf("got %v, want %v", err, tc.want)
 			}
 		})
+	}
+}
+
+func TestSourceMayBeRenamedUntilItWasArchived(t *testing.T) {
+	cfg := testConfig(t)
+	_, stop := start(t, cfg)
+	stop()
+	cfg.Sources = map[string]config.Source{"documents": cfg.Sources["files"]}
+	n, stop := start(t, cfg)
+	stop()
+	if len(n.sources) != 1 || n.sources[0].Name != "documents" {
+		t.Errorf("sources: %+v", n.sources)
 	}
 }
 

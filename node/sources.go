@@ -14,15 +14,20 @@ import (
 const sourcesKey = "sources"
 
 // agreeOnSources adds the configured sources to the cluster's list. A listed
-// one that the configuration lacks is ErrSourceMissing: packs name it, and
-// without it they could neither be acknowledged nor their rows be found.
+// one that the configuration lacks is ErrSourceMissing: packs may name it, and
+// without it they could neither be acknowledged nor their rows be found. Until
+// there is a pack or an upload, sources may be renamed.
 func (n *Node) agreeOnSources(ctx context.Context) error {
 	for {
-		listed, modIndex, err := listSetting(n.meta.View(), sourcesKey)
+		v := n.meta.View()
+		listed, modIndex, err := listSetting(v, sourcesKey)
 		if err != nil {
 			return err
 		}
-		all := slices.Clone(listed)
+		var all []string
+		if archived(v) {
+			all = slices.Clone(listed)
+		}
 		for _, s := range n.sources {
 			if !slices.Contains(all, s.Name) {
 				all = append(all, s.Name)
@@ -35,13 +40,21 @@ func (n *Node) agreeOnSources(ctx context.Context) error {
 				}
 			}
 		}
-		if len(all) == len(listed) {
+		if slices.Equal(all, listed) {
 			return nil
 		}
 		if err := n.setList(ctx, sourcesKey, all, modIndex); !errors.Is(err, raftmeta.ErrConflict) {
 			return err
 		}
 	}
+}
+
+// archived reports whether anything was ever packed, or began to be.
+func archived(v *raftmeta.View) bool {
+	for range v.Packs() {
+		return true
+	}
+	return len(v.Uploads()) > 0
 }
 
 // listSetting reads a replicated setting that is a list of strings; it is

@@ -35,10 +35,10 @@ func (k *Keeper) needed(ctx context.Context, key string) (why string, err error)
 	f := objectFetcher{k.cfg.Store, key, obj.Version}
 	r, err := desformat.OpenPack(ctx, f, obj.Size)
 	switch {
-	case errors.Is(err, desformat.ErrNotPack), errors.Is(err, desformat.ErrCorrupt):
+	case errors.Is(err, desformat.ErrNotPack):
 		return "", nil // cut or torn: no commit can have followed such an upload
-	case errors.Is(err, desformat.ErrVersion):
-		return err.Error(), nil
+	case errors.Is(err, desformat.ErrVersion), errors.Is(err, desformat.ErrCorrupt):
+		return err.Error(), nil // whole, as far as its end tells; its records may be too
 	case err != nil:
 		return "", err
 	}
@@ -50,7 +50,7 @@ func (k *Keeper) needed(ctx context.Context, key string) (why string, err error)
 	case v.Pack(footer.Pack) != nil:
 		return "the manifest names it", nil
 	}
-	j := judging{k: k, view: v, packs: v.Overlapping(footer.Range), open: map[string]desformat.Entry{}}
+	j := judging{k: k, view: v, pack: footer.Pack, packs: v.Overlapping(footer.Range), open: map[string]desformat.Entry{}}
 	for e, err := range r.Catalog(ctx) {
 		switch {
 		case errors.Is(err, desformat.ErrCorrupt):
@@ -75,6 +75,7 @@ func (k *Keeper) needed(ctx context.Context, key string) (why string, err error)
 type judging struct {
 	k     *Keeper
 	view  *raftmeta.View
+	pack  desformat.PackID           // the object's own
 	packs []*raftmeta.Pack           // live ones that may hold the same names
 	open  map[string]desformat.Entry // records not yet found elsewhere, by name
 }
@@ -96,7 +97,7 @@ func (j *judging) settle(ctx context.Context) (why string, err error) {
 		if err := ctx.Err(); err != nil {
 			return "", err
 		}
-		if err := j.k.original(ctx, e); err != nil {
+		if err := j.k.original(ctx, j.pack, e); err != nil {
 			return fmt.Sprintf("it alone holds %q: %s", name, err.Error()), nil
 		}
 	}
@@ -126,8 +127,10 @@ func (j *judging) strike(ctx context.Context, p *raftmeta.Pack) error {
 }
 
 // original returns nil when the record's row and its file are as they were
-// when the record was made.
-func (k *Keeper) original(ctx context.Context, e desformat.Entry) error {
+// when the record was made, and the row still waits to be packed. A row that
+// says it is packed in this very pack is never packed again: whoever reads it
+// may take the original away.
+func (k *Keeper) original(ctx context.Context, pack desformat.PackID, e desformat.Entry) error {
 	s, ok := k.sources[e.Source]
 	if !ok {
 		return fmt.Errorf("source %q: %w", e.Source, ErrUnknownSource)
@@ -138,6 +141,9 @@ func (k *Keeper) original(ctx context.Context, e desformat.Entry) error {
 	}
 	if row.DesName != e.Name || row.Size != e.SourceSize || !row.ModTime.Equal(e.SourceTime) {
 		return fmt.Errorf("row %s of source %s has moved on", e.ID, e.Source)
+	}
+	if row.Pack == pack && (row.State == source.Packed || row.State == source.DeletedSource) {
+		return fmt.Errorf("row %s of source %s says that it is packed here", e.ID, e.Source)
 	}
 	f, err := s.Files.Open(ctx, row.Path)
 	if err != nil {
@@ -162,14 +168,17 @@ func (k *Keeper) keep(ctx context.Context, q quarantined, place, why string) err
 	return k.editList(ctx, q.Key, &q)
 }
 
-// Problem returns what keeps packs from being acknowledged, or objects without
-// a pack from being collected; nil: nothing does.
+// Problem returns what keeps packs from being acknowledged, originals from being
+// deleted, or objects without a pack from being collected; nil: nothing does.
 func (k *Keeper) Problem() error {
 	v := k.cfg.Manifest.View()
 	var found []error
 	k.mu.Lock()
 	for p := range v.Packs() {
 		if r := k.retryAt[taskKey{raftmeta.JobAck, p.ID}]; r.err != nil && live(p) && !p.Acknowledged {
+			found = append(found, r.err)
+		}
+		if r := k.retryAt[taskKey{raftmeta.JobDelete, p.ID}]; r.err != nil && live(p) {
 			found = append(found, r.err)
 		}
 	}

@@ -16,11 +16,11 @@ import (
 
 // rollBack archives files with a backup of the state taken between upload and
 // commit, does what happens then, and goes on with the backup.
-func (w *world) rollBack(then func()) {
+func (w *world) rollBack(build func() *raftmeta.Pack, then func()) {
 	w.t.Helper()
 	backup := filepath.Join(w.dir, "backup")
 	w.uploaded = func() { w.check(os.CopyFS(backup, os.DirFS(filepath.Join(w.dir, "raft")))) }
-	w.archive()
+	build()
 	w.uploaded = nil
 	then()
 	w.startMetaIn("backup")
@@ -34,7 +34,7 @@ func (w *world) rollBack(then func()) {
 func TestPackThatARolledBackStateForgotIsKept(t *testing.T) {
 	w := newWorld(t)
 	w.register("a", "b")
-	w.rollBack(func() { w.once(nil) }) // the originals are deleted
+	w.rollBack(w.archive, func() { w.once(nil) }) // the originals are deleted
 	w.wantRow("a", source.DeletedSource, "")
 	keys := w.keys()
 	for _, d := range []time.Duration{0, 25 * time.Hour, 8 * 24 * time.Hour, 30 * 24 * time.Hour} {
@@ -49,11 +49,12 @@ func TestPackThatARolledBackStateForgotIsKept(t *testing.T) {
 
 func TestGarbageWhoseFilesAreElsewhereGoes(t *testing.T) {
 	for _, c := range []struct {
-		name string
-		then func(w *world)
+		name  string
+		build func(w *world) *raftmeta.Pack
+		then  func(w *world)
 	}{
-		{"the originals are still there", func(w *world) {}},
-		{"a later pack holds them", func(w *world) { // the rows were packed again
+		{"the originals are still there, their rows MARKED", (*world).pack, func(*world) {}},
+		{"a later pack holds them", (*world).archive, func(w *world) { // the rows were packed again
 			w.touchAll("a", "b")
 		}},
 	} {
@@ -61,7 +62,7 @@ func TestGarbageWhoseFilesAreElsewhereGoes(t *testing.T) {
 			w := newWorld(t)
 			w.noDelete = true
 			w.register("a", "b")
-			w.rollBack(func() {})
+			w.rollBack(func() *raftmeta.Pack { return c.build(w) }, func() {})
 			c.then(w)
 			garbage := w.meta.View().Uploads()[0].Key
 			w.clock.advance(25 * time.Hour)
@@ -81,6 +82,30 @@ func TestGarbageWhoseFilesAreElsewhereGoes(t *testing.T) {
 	}
 }
 
+// Rows that say they are packed there are never packed again; and a footer that
+// was damaged does not make a pack worthless.
+func TestPackThatRowsStillNameIsKept(t *testing.T) {
+	for _, damaged := range []bool{false, true} {
+		w := newWorld(t)
+		w.noDelete = true
+		w.register("a", "b")
+		w.rollBack(w.archive, func() {})
+		key := w.meta.View().Uploads()[0].Key
+		if damaged {
+			path := filepath.Join(w.dir, "store", filepath.FromSlash(key))
+			b, err := os.ReadFile(path)
+			w.check(err)
+			b[len(b)-20] ^= 1
+			w.check(os.WriteFile(path, b, 0o600))
+		}
+		for range 3 {
+			w.clock.advance(10 * 24 * time.Hour)
+			w.once(nil)
+			w.wantKeys(key)
+		}
+	}
+}
+
 // touchAll gives files new contents and archives them.
 func (w *world) touchAll(names ...string) {
 	w.t.Helper()
@@ -96,7 +121,7 @@ func TestKeptGarbageGoesWhenItsFilesAreSafe(t *testing.T) {
 	w := newWorld(t)
 	w.noDelete = true
 	w.register("a", "b")
-	w.rollBack(func() {})
+	w.rollBack(w.pack, func() {})
 	key := w.meta.View().Uploads()[0].Key
 	content, err := os.ReadFile(w.path("a"))
 	w.check(err)

@@ -29,6 +29,8 @@ var (
 	// ErrBehind: this node has not applied its own lease's grant yet, so it may
 	// not know the packs that came before it.
 	ErrBehind = errors.New("this node's state is behind its lease")
+	// ErrRefused: a source's database refuses to move rows to PACKED.
+	ErrRefused = errors.New("rows that their database refuses to change")
 	// ErrMismatch: the store describes the uploaded object otherwise than it was
 	// sent. The pack is not committed.
 	ErrMismatch = errors.New("stored object differs from the upload")

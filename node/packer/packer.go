@@ -178,8 +178,12 @@ func (p *Packer) Once(ctx context.Context, flush bool) (Result, error) {
 	if err != nil {
 		p.metrics.errors.Inc()
 	}
+	problem := err
+	if problem == nil && res.Refused > 0 {
+		problem = fmt.Errorf("%w: %d in the last round", ErrRefused, res.Refused)
+	}
 	p.mu.Lock()
-	p.problem = err
+	p.problem = problem
 	p.mu.Unlock()
 	return res, err
 }
