@@ -135,7 +135,7 @@ func (a *app) packCat() *cobra.Command {
 		Short: "Write the content of one record to stdout",
 		Long: `Writes the content of one record to stdout, verified as it goes: damage found on the way ends the command with exit
 code 1. #ORDINAL takes the record of that number; quote it, a shell takes # for a comment.
-Header, footer, the record itself and the index, for #ORDINAL the catalog, are read and checked, the other records are
+Header, footer, the record itself and the index, for #ORDINAL the catalog up to it, are read and checked, the other records are
 not: 'desnode pack verify' checks all.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
