@@ -100,6 +100,17 @@ BEGIN
   SELECT RAISE(ABORT, 'a changed file goes back to ACTIVE');
 END;
 
+-- Which file a row reaches is known as of its path, size and time. When one of
+-- them changes, or the row comes back, it may be another file: nobody knows,
+-- until whoever changed the row says, or the deletion of originals has looked.
+CREATE TRIGGER files_unidentified_again AFTER UPDATE OF path, size, modified_at, status ON files
+WHEN NEW.file_id IS NOT NULL AND NEW.file_id IS OLD.file_id AND (
+  NEW.path <> OLD.path OR NEW.size <> OLD.size OR NEW.modified_at <> OLD.modified_at
+  OR NEW.status = 'ACTIVE' AND OLD.status <> 'ACTIVE')
+BEGIN
+  UPDATE files SET file_id = NULL WHERE id = NEW.id;
+END;
+
 -- The cluster that archives this source; at most one row.
 CREATE TABLE desnode (
   one     INTEGER PRIMARY KEY CHECK (one = 1),

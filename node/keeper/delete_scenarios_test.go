@@ -205,6 +205,35 @@ func TestRowBehindALinkedFolderSharesTheFile(t *testing.T) {
 	}
 }
 
+// Which file a row reaches is forgotten when the row comes back: the file may
+// have been replaced since.
+func TestRowBehindALinkedFolderSharesTheFileThatReplacedIt(t *testing.T) {
+	w := newWorld(t)
+	w.archived("d/f")
+	w.check(os.Symlink("d", w.path("e")))
+	w.importFile("e/f")
+	w.once(nil)
+	w.wantRow("d/f", source.Packed, source.CodeShared)
+	was := w.row("e/f").FileID
+
+	w.write(w.path("d/new"), "what replaced d/f")
+	w.check(os.Rename(w.path("d/new"), w.path("d/f")))
+	if r := w.importFile("e/f"); r != source.RegisteredChanged {
+		t.Fatalf("registered: %v", r)
+	}
+	if id := w.row("e/f").FileID; id != "" {
+		t.Errorf("e/f has the file id %q still", id)
+	}
+	w.registerIn(w.rows, w.root, "d/f")
+	w.archive()
+	w.once(nil)
+	w.wantFile(w.path("d/f"), "what replaced d/f")
+	w.wantRow("d/f", source.Packed, source.CodeShared)
+	if id := w.row("e/f").FileID; id == "" || id == was || id != w.row("d/f").FileID {
+		t.Errorf("e/f has the file id %q, d/f %q", id, w.row("d/f").FileID)
+	}
+}
+
 // A row whose file can't be told from others' keeps all originals; one without
 // a file keeps none.
 func TestRowsOfUnknownFilesKeepOriginals(t *testing.T) {

@@ -100,7 +100,12 @@ func (r *registering) one(f *File, last int64) (Registered, error) {
 	// Where desnode has deleted the original, a file is a new one, whatever its
 	// size and time: the packer compares its content.
 	if size != f.Size || modified != nanos(f.ModTime) || State(state) == DeletedSource {
-		_, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{id, f.Size, nanos(f.ModTime), nullText(f.FileID)})
+		if _, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{id, f.Size, nanos(f.ModTime)}); err != nil {
+			return 0, err
+		}
+		// Which file a changed row reaches nobody knows, says the schema. Here it
+		// is known.
+		_, err := changed(r.tx.Stmt(r.stmts.regFileID), []any{id, nullText(f.FileID)})
 		return RegisteredChanged, err
 	}
 	if id > last {

@@ -66,7 +66,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		{&p.regInsert, s.write, insertSQL(1)},
 		{&p.regInsertMany, s.write, insertSQL(registerGroup)},
 		{&p.regFind, s.write, `SELECT id, size, modified_at, coalesce(file_id, ''), status FROM files WHERE path = ?1`},
-		{&p.regChanged, s.write, `UPDATE files SET status = 'ACTIVE', size = ?2, modified_at = ?3, file_id = ?4, eligible = 1,
+		{&p.regChanged, s.write, `UPDATE files SET status = 'ACTIVE', size = ?2, modified_at = ?3, eligible = 1,
  checksum = NULL, des_claim = NULL, archive_attempts = 0, archive_error = NULL, last_archive_attempt_at = NULL
  WHERE id = ?1`},
 		{&p.regFileID, s.write, `UPDATE files SET file_id = ?2 WHERE id = ?1`},
