@@ -90,3 +90,36 @@ func TestSQLiteRefuses(t *testing.T) {
 		})
 	}
 }
+
+// Which file a row reaches is forgotten when the row changes, unless whoever
+// changes it says; marking and packing change nothing about that.
+func TestFileIDIsForgottenWithTheFile(t *testing.T) {
+	for _, c := range []struct {
+		name, update string
+		want         any
+	}{
+		{"another size", "UPDATE files SET size = 2", nil},
+		{"another time", "UPDATE files SET modified_at = 2", nil},
+		{"another path", "UPDATE files SET path = '/b'", nil},
+		{"another size, the file known", "UPDATE files SET size = 2, file_id = '1:2'", "1:2"},
+		{"known afterwards", "UPDATE files SET size = 2; UPDATE files SET file_id = '1:1'", "1:1"},
+		{"the same again", "UPDATE files SET size = 1, modified_at = 1, status = 'ACTIVE'", "1:1"},
+		{"failed", "UPDATE files SET status = 'FAILED', archive_error = 'x: y'", "1:1"},
+		{"back from a failure", "UPDATE files SET status = 'FAILED', archive_error = 'x: y'; UPDATE files SET status = 'ACTIVE', archive_error = NULL", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := open(t, filepath.Join(t.TempDir(), "files.db"))
+			if _, err := migrations.SQLite(t.Context(), db); err != nil {
+				t.Fatal(err)
+			}
+			const insert = "INSERT INTO files (name, path, size, modified_at, file_id) VALUES ('a', '/a', 1, 1, '1:1'); "
+			if _, err := db.ExecContext(t.Context(), insert+c.update); err != nil {
+				t.Fatal(err)
+			}
+			var got any
+			if err := db.QueryRowContext(t.Context(), "SELECT file_id FROM files").Scan(&got); err != nil || got != c.want {
+				t.Errorf("file_id = %v, %v; want %v", got, err, c.want)
+			}
+		})
+	}
+}
