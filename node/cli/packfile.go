@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -23,7 +24,8 @@ func (a *app) pack() *cobra.Command {
 		Use:   "pack",
 		Short: "Look into a pack file: ls, cat, inspect, verify",
 		Long: `Works on one pack as a file, without a node. A file that is cut, damaged or no pack at all is reported as such, exit
-code 1. ls, cat and inspect read, and check, only the part of the file that they print; verify reads and checks all.`,
+code 1. ls, cat and inspect print what can be read and then hold the whole file against its SHA-256; verify says where it is
+damaged.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return usage("say what to do: ls, cat, inspect or verify") },
 	}
@@ -61,6 +63,32 @@ func withPack(ctx context.Context, path string, use func(packFile) error) error 
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
+}
+
+// withWholePack is withPack for what reads a part of the file only: in the end
+// the whole of it is held against the SHA-256 in its footer, so that no damage
+// ends well.
+func withWholePack(ctx context.Context, path string, use func(packFile) error) error {
+	return withPack(ctx, path, func(p packFile) error {
+		if err := use(p); err != nil {
+			return err
+		}
+		f := p.Footer()
+		end := f.Index.Offset + f.Index.Length + int64(len(f.Replaces)*len(desformat.PackID{})) // where the footer begins
+		r, err := p.fetcher.Fetch(ctx, 0, end)
+		if err != nil {
+			return err
+		}
+		h := sha256.New()
+		n, err := io.Copy(h, r)
+		if err = errors.Join(err, r.Close()); err != nil {
+			return err
+		}
+		if n != end || [sha256.Size]byte(h.Sum(nil)) != f.SHA256 {
+			return fmt.Errorf("%w: the file has not the SHA-256 that its footer names; 'desnode pack verify' says where it is damaged", desformat.ErrCorrupt)
+		}
+		return nil
+	})
 }
 
 // packRecord is one line of pack ls as JSON.
@@ -103,10 +131,10 @@ func (a *app) packLs() *cobra.Command {
 		Use:   "ls FILE",
 		Short: "List a pack's records, in the order of their name hashes",
 		Long: `Lists the records of a pack from its catalog. With -o json each record is one object on a line of its own.
-Header, footer and catalog are read and checked, the records and the index are not: 'desnode pack verify' checks all.`,
+What is printed has been checked; that the rest of the file is whole is checked at the end.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withPack(cmd.Context(), args[0], func(p packFile) error {
+			return withWholePack(cmd.Context(), args[0], func(p packFile) error {
 				enc := json.NewEncoder(a.stdout)
 				enc.SetEscapeHTML(false)
 				for e, err := range p.Catalog(cmd.Context()) {
@@ -135,14 +163,13 @@ func (a *app) packCat() *cobra.Command {
 		Short: "Write the content of one record to stdout",
 		Long: `Writes the content of one record to stdout, verified as it goes: damage found on the way ends the command with exit
 code 1. #ORDINAL takes the record of that number; quote it, a shell takes # for a comment.
-Header, footer, the record itself and the index, for #ORDINAL the catalog up to it, are read and checked, the other records are
-not: 'desnode pack verify' checks all.`,
+That the rest of the file is whole is checked at the end.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.output == outputJSON {
 				return usage("pack cat has no -o json: the content itself goes to stdout")
 			}
-			return withPack(cmd.Context(), args[0], func(p packFile) error {
+			return withWholePack(cmd.Context(), args[0], func(p packFile) error {
 				loc, err := p.find(cmd.Context(), args[1])
 				if err != nil {
 					return err
@@ -233,15 +260,12 @@ func (a *app) packInspect() *cobra.Command {
 	return &cobra.Command{
 		Use:   "inspect FILE [NAME|#ORDINAL]",
 		Short: "Print what a pack's footer says, or one record's header",
-		Long: `Prints what a pack's footer says. Header, footer, index and catalog are read and checked, the records are not. With a
-record, prints its header: the record's header is checked, its content is not. 'desnode pack verify' checks all.`,
+		Long: `Prints what a pack's footer says; with a record, its header. What is printed has been checked; that the rest of the file
+is whole is checked at the end.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withPack(cmd.Context(), args[0], func(p packFile) error {
+			return withWholePack(cmd.Context(), args[0], func(p packFile) error {
 				if len(args) == 1 {
-					if err := p.checkTables(cmd.Context()); err != nil {
-						return err
-					}
 					info := infoOfPack(p.Footer())
 					return a.print(info, info.write)
 				}
@@ -258,19 +282,6 @@ record, prints its header: the record's header is checked, its content is not. '
 			})
 		},
 	}
-}
-
-// checkTables holds the index and the catalog against their checksums.
-func (p packFile) checkTables(ctx context.Context) error {
-	if _, err := p.Index(ctx); err != nil {
-		return err
-	}
-	for _, err := range p.Catalog(ctx) {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func sectionOf(s desformat.Section) packSection {
