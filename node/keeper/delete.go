@@ -154,6 +154,11 @@ type candidate struct {
 
 func (d *deletion) run(ctx context.Context) error {
 	for name, s := range d.k.sources {
+		if err := s.Rows.ForgetMissing(ctx); err != nil {
+			return fmt.Errorf("source %s: %w", name, err)
+		}
+	}
+	for name, s := range d.k.sources {
 		after := ""
 		for {
 			rows, err := d.due(ctx, s, after)

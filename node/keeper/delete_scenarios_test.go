@@ -234,6 +234,20 @@ func TestRowBehindALinkedFolderSharesTheFileThatReplacedIt(t *testing.T) {
 	}
 }
 
+// A link that comes after the row: nothing about the row says so.
+func TestRowBehindALinkThatCameLaterSharesTheFile(t *testing.T) {
+	w := newWorld(t)
+	w.archived("d/f")
+	w.write(w.path("e/f"), "for a moment")
+	w.importFile("e/f")
+	w.check(os.RemoveAll(w.path("e")))
+	w.check(w.rows.Identify(t.Context(), []source.Row{w.row("e/f")}, []string{source.NoFileID}))
+	w.check(os.Symlink("d", w.path("e")))
+	w.once(nil)
+	w.wantFile(w.path("d/f"), "content of d/f")
+	w.wantRow("d/f", source.Packed, source.CodeShared)
+}
+
 // A row whose file can't be told from others' keeps all originals; one without
 // a file keeps none.
 func TestRowsOfUnknownFilesKeepOriginals(t *testing.T) {

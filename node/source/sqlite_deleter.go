@@ -114,6 +114,14 @@ func (s *SQLite) Unidentified(ctx context.Context, after string, limit int) ([]R
 	return s.queryRows(ctx, "unidentified", s.stmts.unidentified, id, min(limit, MaxBatch))
 }
 
+// ForgetMissing makes the rows that led to no file unknown again.
+func (s *SQLite) ForgetMissing(ctx context.Context) error {
+	return s.update(ctx, "forget missing files", func(tx *sql.Tx) error {
+		_, err := tx.Stmt(s.stmts.forgetMissing).Exec()
+		return err
+	})
+}
+
 // Identify writes the file ids of rows that have none.
 func (s *SQLite) Identify(ctx context.Context, rows []Row, fileIDs []string) error {
 	err := checkBatch(len(rows))

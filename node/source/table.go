@@ -149,6 +149,9 @@ type IdentityRows interface {
 	// Identify writes the FileIDs of rows that still have none, else are as last
 	// seen: one for each row, NoFileID when its path leads to no file.
 	Identify(ctx context.Context, rows []Row, fileIDs []string) error
+	// ForgetMissing makes the rows with NoFileID unknown again, DELETED_SOURCE ones
+	// left out: their paths may lead to a file by now.
+	ForgetMissing(ctx context.Context) error
 }
 
 // NoFileID is the FileID of a row whose path led to no file when it was

@@ -157,6 +157,16 @@ func unidentified(t *testing.T, tb *table) {
 	tb.want(t, "a row without a file", second[0])
 	left, err := tb.Unidentified(t.Context(), "", 100)
 	wantNames(t, "unidentified", left, err)
+	for range 2 { // a row that led to no file may lead to one by now
+		if err := tb.ForgetMissing(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	left, err = tb.Unidentified(t.Context(), "", 100)
+	wantNames(t, "unidentified again", left, err, second[0].Name)
+	if err := tb.Identify(t.Context(), left, []string{source.NoFileID}); err != nil {
+		t.Error(err)
+	}
 	for fileID, want := range map[string]int{"1:77": 1, a.FileID: 0} {
 		if n, err := tb.Sharing(t.Context(), a, fileID, nil); n != want || err != nil {
 			t.Errorf("sharing %s: %d, %v; want %d", fileID, n, err, want)
