@@ -59,7 +59,7 @@ func (l *life) start() {
 }
 
 func (l *life) file() source.File {
-	return source.File{Name: l.name, Path: "/root/" + l.name, Size: l.size, ModTime: time.Unix(5, 0).UTC()}
+	return source.File{Name: l.name, Path: "/srv/" + l.name, Size: l.size, ModTime: time.Unix(5, 0).UTC()}
 }
 
 // pick returns the row as it is, or as it was once.

@@ -128,7 +128,7 @@ func unidentified(t *testing.T, tb *table) {
 	if _, err := tb.Sharing(t.Context(), a, a.FileID, nil); !errors.Is(err, source.ErrUnidentified) {
 		t.Errorf("sharing beside unknown files: %v, want ErrUnidentified", err)
 	}
-	if n, err := tb.Sharing(t.Context(), a, a.FileID, []string{"/root/b"}); n != 1 || err != nil {
+	if n, err := tb.Sharing(t.Context(), a, a.FileID, []string{"/srv/b"}); n != 1 || err != nil {
 		t.Errorf("sharing: %d, %v; want the one that is known", n, err)
 	}
 	first, err := tb.Unidentified(t.Context(), "", 1)
@@ -196,10 +196,10 @@ func sharing(t *testing.T, tb *table) {
 	}{
 		{"its own", c, c.FileID, []string{c.Path}, 0},
 		{"the same inode", a, a.FileID, []string{a.Path}, 1},
-		{"the same path", a, "", []string{"/root/c"}, 1},
-		{"one of several paths", a, "", []string{"/no", "/root/c", "/root/a"}, 1},
-		{"a row counts once", a, a.FileID, []string{"/root/b"}, 1},
-		{"both", a, a.FileID, []string{"/root/c"}, 2},
+		{"the same path", a, "", []string{"/srv/c"}, 1},
+		{"one of several paths", a, "", []string{"/no", "/srv/c", "/srv/a"}, 1},
+		{"a row counts once", a, a.FileID, []string{"/srv/b"}, 1},
+		{"both", a, a.FileID, []string{"/srv/c"}, 2},
 		{"the deleted reach nothing", c, c.FileID, []string{gone.Path}, 0},
 		{"another source's row has no row here", foreign, a.FileID, nil, 2},
 		{"another source's path", foreign, "", []string{a.Path}, 1},

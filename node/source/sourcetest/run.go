@@ -97,7 +97,7 @@ var (
 )
 
 func file(name string) source.File {
-	return source.File{Name: name, Path: "/root/" + name, Size: 100, ModTime: modified, FileID: "1:" + name}
+	return source.File{Name: name, Path: "/srv/" + name, Size: 100, ModTime: modified, FileID: "1:" + name}
 }
 
 // add inserts files and returns their rows.
