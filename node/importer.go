@@ -8,12 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -91,12 +91,6 @@ func (n *Node) importable(dir string) (string, error) {
 	return resolved, nil
 }
 
-// within reports whether path is dir or lies below it; both are clean.
-func within(path, dir string) bool {
-	rel, err := filepath.Rel(dir, path)
-	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
-}
-
 // rootsKey is the setting that lists the folders that imports made roots of a
 // source.
 func rootsKey(sourceName string) string { return "roots/" + sourceName }
@@ -108,10 +102,10 @@ func (n *Node) addRoot(ctx context.Context, sourceName, dir string) error {
 		if err != nil {
 			return err
 		}
-		if slices.ContainsFunc(roots, func(r string) bool { return within(dir, r) }) {
+		if slices.ContainsFunc(roots, func(r string) bool { return config.Within(dir, r) }) {
 			return nil
 		}
-		roots = slices.DeleteFunc(roots, func(r string) bool { return within(r, dir) })
+		roots = slices.DeleteFunc(roots, func(r string) bool { return config.Within(r, dir) })
 		err = n.setList(ctx, rootsKey(sourceName), append(roots, dir), modIndex)
 		if !errors.Is(err, raftmeta.ErrConflict) {
 			return err

@@ -206,7 +206,7 @@ func (n *Node) openSources(ctx context.Context, _ *prometheus.Registry) error {
 
 // overlapsOwn reports whether a real path holds, or lies in, what is ours.
 func (n *Node) overlapsOwn(path string) (own string, overlaps bool) {
-	i := slices.IndexFunc(n.ownPaths, func(own string) bool { return within(own, path) || within(path, own) })
+	i := slices.IndexFunc(n.ownPaths, func(own string) bool { return config.Within(own, path) || config.Within(path, own) })
 	if i < 0 {
 		return "", false
 	}

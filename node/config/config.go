@@ -138,7 +138,7 @@ func DefaultStore(dataDir string) string {
 // on which originals are never deleted: one rm -r would take both.
 func (c Config) HasDefaultStore() bool {
 	path, err := c.Store.Path()
-	return err == nil && within(path, c.DataDir)
+	return err == nil && Within(path, c.DataDir)
 }
 
 // Does reports whether the node takes part in that kind of work.

@@ -64,7 +64,7 @@ func (c Config) validateStore() error {
 	if err != nil {
 		return keyError{"store.url", err}
 	}
-	if within(c.DataDir, path) {
+	if Within(c.DataDir, path) {
 		return invalid("store.url", "the folder %s holds the data dir; take one apart from it", path)
 	}
 	return nil
@@ -134,7 +134,7 @@ func (c Config) validateRoot(key, root string) error {
 		own = append(own, path)
 	}
 	for _, dir := range own {
-		if within(root, dir) || within(dir, root) {
+		if Within(root, dir) || Within(dir, root) {
 			return invalid(key, "%s and the node's own folder %s overlap", root, dir)
 		}
 	}
@@ -176,8 +176,8 @@ func (c Config) validateWork() error {
 	return errors.Join(errs...)
 }
 
-// within reports whether path is dir or lies below it; both are clean.
-func within(path, dir string) bool {
+// Within reports whether path is dir or lies below it; both are clean.
+func Within(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
