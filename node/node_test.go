@@ -406,7 +406,7 @@ func TestEditedOriginalSurvivesDeletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	failures, err := n.sources[0].Rows.Failures(t.Context(), "", 10)
+	failures, err := n.sources[0].Rows.Failures(t.Context(), "", "", 10)
 	if err != nil {
 		t.Fatal(err)
 	}

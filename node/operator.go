@@ -196,7 +196,7 @@ func (n *Node) Failed(ctx context.Context, q api.FailedQuery) (api.FailedPage, e
 		if s.Name != from {
 			after = ""
 		}
-		rows, err := s.Rows.Failures(ctx, after, q.Limit-len(page.Rows))
+		rows, err := s.Rows.Failures(ctx, q.Code, after, q.Limit-len(page.Rows))
 		if err != nil {
 			return page, fmt.Errorf("source %s: %w", s.Name, err)
 		}
@@ -225,7 +225,7 @@ func (n *Node) Retry(ctx context.Context, req api.RetryRequest) (api.RetryRespon
 	var res api.RetryResponse
 	var errs []error
 	for _, s := range n.sources {
-		retried, err := s.Rows.Retry(ctx, req.Names, time.Now())
+		retried, err := s.Rows.Retry(ctx, source.Selection{Names: req.Names, Code: req.Code}, time.Now())
 		res.Retried += retried
 		errs = append(errs, err)
 	}

@@ -76,7 +76,7 @@ func (x *exchange) failed(ctx context.Context) (page FailedPage, err error) {
 	if err != nil {
 		return page, fmt.Errorf("%w: %w", ErrInvalidRequest, err)
 	}
-	q := FailedQuery{Source: params.Get("source"), After: params.Get("after"), Limit: 100}
+	q := FailedQuery{Source: params.Get("source"), Code: params.Get("code"), After: params.Get("after"), Limit: 100}
 	if limit := params.Get("limit"); limit != "" {
 		q.Limit, err = strconv.Atoi(limit)
 		if err != nil || q.Limit < 1 || q.Limit > MaxFailed {

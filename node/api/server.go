@@ -49,6 +49,7 @@ type Observer interface {
 // FailedQuery asks for a page of rows with an archive_error.
 type FailedQuery struct {
 	Source string // empty: all sources
+	Code   string // empty: whatever the failure code
 	After  string // the Next of the page before; empty: the first page
 	Limit  int    // 1 to MaxFailed
 }

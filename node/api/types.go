@@ -177,9 +177,11 @@ type FailedRow struct {
 	Text        string    `json:"text,omitempty"`
 }
 
-// RetryRequest names rows to try again; no names: all with an archive_error.
+// RetryRequest selects rows to try again among those with an archive_error; no
+// names and no code: all of them.
 type RetryRequest struct {
 	Names []string `json:"names,omitempty"`
+	Code  string   `json:"code,omitempty"`
 }
 
 // RetryResponse says how many rows are tried again.

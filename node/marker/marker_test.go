@@ -195,7 +195,7 @@ func TestRefusedRowsDontStopTheOthers(t *testing.T) {
 	if got[source.Marked] != 2 || got[source.Failed] != 1 {
 		t.Errorf("states %v", got)
 	}
-	failures, err := table.Failures(t.Context(), "", 10)
+	failures, err := table.Failures(t.Context(), "", "", 10)
 	if err != nil || len(failures) != 1 || failures[0].ErrorCode != source.CodeInvalidName || failures[0].ErrorText == "" {
 		t.Errorf("failures %+v, %v", failures, err)
 	}

@@ -375,7 +375,7 @@ func TestOneNameInTwoSources(t *testing.T) {
 	}
 	refused()
 	// And again when the first lives already.
-	if n, err := w.tables["b"].Retry(t.Context(), nil, epoch); err != nil || n != 1 {
+	if n, err := w.tables["b"].Retry(t.Context(), source.Selection{}, epoch); err != nil || n != 1 {
 		t.Fatalf("retried %d, %v", n, err)
 	}
 	if res, err := p.Once(t.Context(), true); err != nil || res.Rows != 0 || res.Failed != 1 {

@@ -227,7 +227,7 @@ func (l *life) deleted(rt *rapid.T) {
 
 func (l *life) retry(rt *rapid.T) {
 	l.at = l.at.Add(time.Second)
-	n, err := l.table.Retry(l.t.Context(), []string{l.name}, l.at)
+	n, err := l.table.Retry(l.t.Context(), source.Selection{Names: []string{l.name}}, l.at)
 	w := &l.want
 	if err != nil || (n == 1) != (w.ErrorCode != "") {
 		rt.Fatalf("retry: %d, %v", n, err)

@@ -51,33 +51,44 @@ func (s *SQLite) tallies(ctx context.Context, what string, stmt *sql.Stmt, each 
 	return s.wrap(what, rows.Err())
 }
 
+// FailureTally sums up the rows that have an archive_error, by its code.
+func (s *SQLite) FailureTally(ctx context.Context) (map[string]Tally, error) {
+	byCode := map[string]Tally{}
+	err := s.tallies(ctx, "count the failures", s.stmts.failureTally, func(key any, t Tally) {
+		if code, ok := key.(string); ok {
+			byCode[code] = t
+		}
+	})
+	return byCode, err
+}
+
 // Failures lists rows that have an archive_error, by rising id.
-func (s *SQLite) Failures(ctx context.Context, after string, limit int) ([]Row, error) {
+func (s *SQLite) Failures(ctx context.Context, code, after string, limit int) ([]Row, error) {
 	id, err := afterNumber(after)
 	if err != nil {
 		return nil, s.wrap("list the failures", err)
 	}
-	return s.queryRows(ctx, "list the failures", s.stmts.failing, id, min(limit, MaxBatch))
+	return s.queryRows(ctx, "list the failures", s.stmts.failing, id, min(limit, MaxBatch), code)
 }
 
 // retrySQL needs no guard but the error's presence: it is the operator's word
 // about whatever state the rows are in, and repeating it finds no error left.
 const retrySQL = `UPDATE files SET archive_attempts = 0, archive_error = NULL, last_archive_attempt_at = NULL,
  status = CASE WHEN status <> 'FAILED' THEN status WHEN marked_at IS NULL THEN 'ACTIVE' ELSE 'MARKED' END,
- marked_at = CASE WHEN status = 'FAILED' AND marked_at IS NOT NULL THEN ? ELSE marked_at END
- WHERE archive_error IS NOT NULL`
+ marked_at = CASE WHEN status = 'FAILED' AND marked_at IS NOT NULL THEN ?1 ELSE marked_at END
+ WHERE archive_error IS NOT NULL AND (?2 = '' OR ` + errorCode + ` = ?2)`
 
 // Retry gives rows that have an archive_error another chance.
-func (s *SQLite) Retry(ctx context.Context, names []string, at time.Time) (total int64, err error) {
+func (s *SQLite) Retry(ctx context.Context, which Selection, at time.Time) (total int64, err error) {
 	err = s.update(ctx, "retry", func(tx *sql.Tx) error {
-		if len(names) == 0 {
-			return addAffected(tx, &total, retrySQL, nanos(at))
+		if len(which.Names) == 0 {
+			return addAffected(tx, &total, retrySQL, nanos(at), which.Code)
 		}
-		for chunk := range slices.Chunk(names, MaxBatch) {
+		for chunk := range slices.Chunk(which.Names, MaxBatch) {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			args := []any{nanos(at)}
+			args := []any{nanos(at), which.Code}
 			for range 2 {
 				for _, name := range chunk {
 					args = append(args, name)

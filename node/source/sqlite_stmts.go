@@ -20,8 +20,8 @@ type statements struct {
 	identify, forgetMissing                *sql.Stmt
 	// Reads.
 	eligible, eligibleTally, backlog, marked *sql.Stmt
-	deletable, byName, byID, counts, failing *sql.Stmt
-	unidentified                             *sql.Stmt
+	deletable, byName, byID, counts          *sql.Stmt
+	failing, failureTally, unidentified      *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -29,6 +29,9 @@ type statements struct {
 // due is the condition of Due: arguments ?1 now, ?2 backoff, in nanoseconds.
 const due = `(?2 = 0 OR archive_attempts = 0 OR last_archive_attempt_at IS NULL
  OR last_archive_attempt_at + ?2 * (1 << min(archive_attempts - 1, 10)) <= ?1)`
+
+// errorCode is the code in archive_error.
+const errorCode = `substr(archive_error, 1, instr(archive_error || ': ', ': ') - 1)`
 
 func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 	seen := " WHERE " + asSeen
@@ -86,7 +89,8 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
  AND (des_name IS NOT NULL OR status = 'ACTIVE')`},
 		{&p.byID, s.read, `SELECT ` + rowColumns + ` FROM files WHERE id = ?1`},
 		{&p.counts, s.read, `SELECT status, ` + tally + ` FROM files GROUP BY status`},
-		{&p.failing, s.read, `SELECT ` + rowColumns + ` FROM files WHERE archive_error IS NOT NULL AND id > ?1 ORDER BY id LIMIT ?2`},
+		{&p.failing, s.read, `SELECT ` + rowColumns + ` FROM files WHERE archive_error IS NOT NULL AND id > ?1 AND (?3 = '' OR ` + errorCode + ` = ?3) ORDER BY id LIMIT ?2`},
+		{&p.failureTally, s.read, `SELECT ` + errorCode + `, ` + tally + ` FROM files WHERE archive_error IS NOT NULL GROUP BY 1`},
 	}
 	for _, l := range list {
 		stmt, err := l.db.PrepareContext(ctx, l.text)

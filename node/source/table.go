@@ -195,6 +195,13 @@ const (
 	RegisteredTaken                // another path has this name: left alone
 )
 
+// Selection selects among the rows that have an archive_error; the zero
+// Selection is all of them.
+type Selection struct {
+	Names []string // des_name or name; none: whatever the name
+	Code  string   // "": whatever the code
+}
+
 // OperatorRows is the role behind the commands.
 type OperatorRows interface {
 	// Counts sums up the rows by state.
@@ -202,13 +209,15 @@ type OperatorRows interface {
 	// EligibleTally sums up what Eligible would list, and the ACTIVE rows that
 	// are too young.
 	EligibleTally(ctx context.Context, before time.Time) (eligible, young Tally, err error)
-	// Failures lists up to limit rows that have an archive_error, in the
-	// driver's order behind the id after.
-	Failures(ctx context.Context, after string, limit int) ([]Row, error)
-	// Retry clears the attempts and the archive_error of the named rows (des_name
-	// or name; none given: all that have one) and moves FAILED ones to MARKED, or
-	// to ACTIVE when they never were marked. It returns how many it changed.
-	Retry(ctx context.Context, names []string, at time.Time) (int64, error)
+	// FailureTally sums up the rows that have an archive_error, by its code.
+	FailureTally(ctx context.Context) (map[string]Tally, error)
+	// Failures lists up to limit rows that have an archive_error with that code
+	// ("": any), in the driver's order behind the id after.
+	Failures(ctx context.Context, code, after string, limit int) ([]Row, error)
+	// Retry clears the attempts and the archive_error of the rows that which
+	// selects and moves FAILED ones to MARKED, or to ACTIVE when they never were
+	// marked. It returns how many it changed.
+	Retry(ctx context.Context, which Selection, at time.Time) (int64, error)
 	// Register adds or refreshes rows, keyed by path, eligible at once; the
 	// results are in the order of files. Only the embedded source has it:
 	// others return errors.ErrUnsupported.

@@ -104,20 +104,29 @@ func retry(t *testing.T, tb *table) {
 	kept := tb.packed(t, packOne, "kept")[0]
 	tb.Edit(t, kept.ID, "archive_error", source.CodeDiffers+": why")
 
-	got, err := tb.Failures(t.Context(), "", 100)
+	got, err := tb.Failures(t.Context(), "", "", 100)
 	wantNames(t, "failures", got, err, "a", "b", "c", "kept")
-	first, err := tb.Failures(t.Context(), "", 2)
+	first, err := tb.Failures(t.Context(), "", "", 2)
 	if err != nil || len(first) != 2 {
 		t.Fatalf("two failures: %q, %v", names(first), err)
 	}
-	rest, err := tb.Failures(t.Context(), first[1].ID, 2)
+	rest, err := tb.Failures(t.Context(), "", first[1].ID, 2)
 	if err != nil || len(rest) != 2 || rest[0].ID == first[0].ID || rest[0].ID == first[1].ID {
 		t.Errorf("the next two failures: %q after %q, %v", names(rest), names(first), err)
 	}
 
+	tallies, err := tb.FailureTally(t.Context())
+	if err != nil || len(tallies) != 2 || tallies[source.CodeReadError].Rows != 3 || tallies[source.CodeDiffers] != (source.Tally{
+		Rows: 1, Bytes: 100, Oldest: modified, Newest: modified,
+	}) {
+		t.Errorf("failures by code: %+v, %v", tallies, err)
+	}
+	got, err = tb.Failures(t.Context(), source.CodeDiffers, "", 100)
+	wantNames(t, "failures of one code", got, err, "kept")
+
 	at := packedAt.Add(time.Hour)
 	for i, want := range []int64{1, 0} {
-		if n, err := tb.Retry(t.Context(), []string{"b", "nothing", "fine"}, at); err != nil || n != want {
+		if n, err := tb.Retry(t.Context(), source.Selection{Names: []string{"b", "nothing", "fine"}}, at); err != nil || n != want {
 			t.Errorf("retry %d of one by name: %d, %v; want %d", i, n, err, want)
 		}
 	}
@@ -126,21 +135,30 @@ func retry(t *testing.T, tb *table) {
 	want.LastAttempt, want.MarkedAt = time.Time{}, at
 	tb.want(t, "the retried row", want)
 	tb.want(t, "a row not named", failed[0])
+	if n, err := tb.Retry(t.Context(), source.Selection{Code: source.CodeChecksum}, at); err != nil || n != 0 {
+		t.Errorf("retry of a code that no row has: %d, %v", n, err)
+	}
+	if n, err := tb.Retry(t.Context(), source.Selection{Names: []string{"a", "kept"}, Code: source.CodeReadError}, at); err != nil || n != 1 {
+		t.Errorf("retry by name and code: %d, %v; want 1", n, err)
+	}
+	if _, err := tb.Attempt(t.Context(), tb.named(t, "a"), source.CodeReadError, "broken", 1, packedAt); err != nil {
+		t.Fatal(err)
+	}
 	for i, want := range []int64{3, 0} {
-		if n, err := tb.Retry(t.Context(), nil, at); err != nil || n != want {
+		if n, err := tb.Retry(t.Context(), source.Selection{}, at); err != nil || n != want {
 			t.Errorf("retry %d of all: %d, %v; want %d", i, n, err, want)
 		}
 	}
 	tb.want(t, "a row without an error", fine)
 	tb.want(t, "a packed row", kept)
-	got, err = tb.Failures(t.Context(), "", 100)
+	got, err = tb.Failures(t.Context(), "", "", 100)
 	wantNames(t, "failures after all", got, err)
 
 	many := append(numbered(2500), "b")
 	if _, err := tb.Attempt(t.Context(), tb.named(t, "b"), source.CodeReadError, "", 1, at); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := tb.Retry(t.Context(), many, at); err != nil || n != 1 {
+	if n, err := tb.Retry(t.Context(), source.Selection{Names: many}, at); err != nil || n != 1 {
 		t.Errorf("retry of many names: %d, %v; want 1", n, err)
 	}
 }
@@ -154,7 +172,7 @@ func retryState(t *testing.T, tb *table) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := tb.Retry(t.Context(), nil, packedAt); err != nil || n != 3 {
+	if n, err := tb.Retry(t.Context(), source.Selection{}, packedAt); err != nil || n != 3 {
 		t.Fatalf("retry: %d, %v", n, err)
 	}
 	for r, want := range map[string]source.State{never.ID: source.Active, again.ID: source.Active, was.ID: source.Marked} {

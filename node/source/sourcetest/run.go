@@ -250,7 +250,7 @@ func doneContext(t *testing.T, tb *table) {
 	cancel()
 	_, errAck := tb.Acknowledge(ctx, acks(packOne, rows), maxAttempts, packedAt)
 	_, errRead := tb.ByName(ctx, "a")
-	_, errList := tb.Failures(ctx, "", 1)
+	_, errList := tb.Failures(ctx, "", "", 1)
 	for what, err := range map[string]error{
 		"acknowledge": errAck, "by name": errRead, "failures": errList,
 		"refuse": tb.Table.Refuse(ctx, rows[0], source.CodeInvalidName, "", markedAt),
