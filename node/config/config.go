@@ -60,13 +60,41 @@ type Config struct {
 
 // Store is the object store.
 type Store struct {
-	URL string // file:///folder
+	URL    string // file:///folder, or s3://bucket/prefix?endpoint=…&region=…
+	CAFile string // PEM certificates that an https endpoint is checked against; empty: the system's
+	// Credentials name where the credentials for what the node does with the
+	// store come from: "profile:NAME" (of the shared AWS configuration),
+	// "file:PATH" (JSON) or "env:PREFIX" (PREFIX_ACCESS_KEY_ID and so on). Empty:
+	// the SDK's usual chain.
+	Credentials StoreCredentials
+}
+
+// StoreCredentials are the credentials by what they are for.
+type StoreCredentials struct {
+	Read    string // every node: get, head
+	Write   string // nodes that pack: put
+	Collect string // nodes that keep: move, delete, list
 }
 
 // Source is one source system.
 type Source struct {
-	URL   string   // sqlite:///file.db
-	Roots []string // absolute folders below which its files may be read
+	URL string // sqlite:///file.db or postgres://…
+	// URLs are connection strings by role (marker, packer, deleter, reader), each
+	// before URL.
+	URLs map[string]string
+	// Roots are where its files may be read: absolute folders and
+	// s3://bucket/prefix, or "PREFIX => ROOT" for rows whose paths begin with
+	// PREFIX and stand below ROOT.
+	Roots []string
+
+	// The rest is of Postgres sources; see migrations.Mapping.
+	Table    string
+	Binding  string            // "table" (default) or "side"
+	Columns  map[string]string // the contract's word → column
+	States   map[string]string // the contract's word → the table's
+	Metadata map[string]string // key → column
+	Filter   string
+	Naming   string // "column" (default) or "generated"
 }
 
 // Archive is how files become packs.
@@ -77,6 +105,16 @@ type Archive struct {
 	DeleteSource bool          // delete originals once that is proven safe
 	DeleteGrace  time.Duration // since packing, before an original is deleted
 	Attempts     int           // failed attempts after which a row is FAILED
+	Pace         Pace          // until `desnode throttle set` says otherwise
+}
+
+// Pace limits marking for the whole cluster; 0 and empty: no limit.
+type Pace struct {
+	FilesPerSecond int64
+	FilesPerDay    int64
+	BytesPerSecond Size
+	BytesPerDay    Size
+	Windows        []string // when work is allowed: "Mon-Fri 22:00-06:00 Europe/Warsaw"
 }
 
 // Cache caps memory. Both are hard.
