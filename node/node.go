@@ -54,16 +54,30 @@ type Node struct {
 	api       *api.Server
 	listener  net.Listener
 
+	originals func(source string) source.Originals // nil: those below the roots
+
 	closers []func() error // what New opened, in order
 	closing sync.Once
+}
+
+// Option changes what New puts together.
+type Option func(*Node)
+
+// WithOriginals makes the files of each source those that of returns for its
+// name, whatever its roots. A load generator makes them up.
+func WithOriginals(of func(source string) source.Originals) Option {
+	return func(n *Node) { n.originals = of }
 }
 
 // New opens a node on cfg.DataDir, which it makes if it is missing, forming a
 // cluster of one when it is empty. It takes the data dir (raftmeta.ErrLocked
 // when another process has it) and the HTTP port, and starts nothing. The
 // caller ends with Close, whether or not it called Run.
-func New(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *Node, err error) {
+func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Option) (_ *Node, err error) {
 	n := &Node{cfg: cfg, log: log, started: time.Now(), ready: make(chan struct{})}
+	for _, o := range options {
+		o(n)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -188,8 +202,7 @@ func (n *Node) openSources(ctx context.Context, _ *prometheus.Registry) error {
 		if err := n.own(path); err != nil {
 			return err
 		}
-		roots := &rootSet{meta: n.meta, source: name, fixed: c.Roots, log: n.log}
-		n.sources = append(n.sources, source.Source{Name: name, Rows: rows, Files: source.NewFolders(roots.list)})
+		n.sources = append(n.sources, source.Source{Name: name, Rows: rows, Files: n.files(name, c)})
 	}
 	for _, name := range names {
 		for _, root := range n.cfg.Sources[name].Roots {
@@ -202,6 +215,15 @@ func (n *Node) openSources(ctx context.Context, _ *prometheus.Registry) error {
 		}
 	}
 	return nil
+}
+
+// files returns the originals of one source.
+func (n *Node) files(name string, c config.Source) source.Originals {
+	if n.originals != nil {
+		return n.originals(name)
+	}
+	roots := &rootSet{meta: n.meta, source: name, fixed: c.Roots, log: n.log}
+	return source.NewFolders(roots.list)
 }
 
 // overlapsOwn reports whether a real path holds, or lies in, what is ours.
