@@ -1,5 +1,5 @@
 # desnode: `make help` lists the targets. All that is assumed is Go, make and,
-# for the tests, apt (test-deps installs a C compiler for the race detector).
+# for the tests, apt: test-deps installs a C compiler, Postgres and an S3 server.
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
