@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -182,6 +183,9 @@ func (c Config) HasDefaultStore() bool {
 // Does reports whether the node takes part in that kind of work.
 func (c Config) Does(work string) bool { return slices.Contains(c.Work, work) }
 
+// S3 reports whether the store is a bucket rather than a folder.
+func (s Store) S3() bool { return strings.HasPrefix(s.URL, "s3://") }
+
 // Path returns the folder of a file:// store.
 func (s Store) Path() (string, error) { return urlPath(s.URL, "file") }
 
@@ -199,10 +203,10 @@ func urlPath(raw, scheme string) (string, error) {
 		return "", invalidf("not a URL") // err would repeat a password
 	}
 	if u.Scheme != scheme {
-		return "", invalidf("%s is not a %s:// URL", u.Redacted(), scheme)
+		return "", invalidf("%s is not a %s:// URL", Redacted(raw), scheme)
 	}
 	if u.Host != "" || !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Fragment != "" {
-		return "", invalidf("%s must hold an absolute path and nothing else, as in %s:///srv/des", u.Redacted(), scheme)
+		return "", invalidf("%s must hold an absolute path and nothing else, as in %s:///srv/des", Redacted(raw), scheme)
 	}
 	return filepath.Clean(u.Path), nil
 }

@@ -12,7 +12,10 @@ import (
 func TestTheOperatorsGuideListsEveryKey(t *testing.T) {
 	var want strings.Builder
 	want.WriteString("| key | default | meaning |\n|---|---|---|\n")
-	defaults := map[string]string{"sources.*.url": "sqlite://<data_dir>/files.db, for `files`", "sources.*.roots": ""}
+	defaults := map[string]string{
+		"sources.*.url":   "sqlite://<data_dir>/files.db, for `files`",
+		"sources.*.table": DefaultTable, "sources.*.binding": BindingTable, "sources.*.naming": NamingColumn,
+	}
 	for _, v := range Default("/D").Values() {
 		defaults[v.Key] = strings.ReplaceAll(strings.ReplaceAll(v.Value, "/D/", "<data_dir>/"), "/D", "./"+DefaultDataDir)
 	}

@@ -1,7 +1,7 @@
 package config
 
 import (
-	"fmt"
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -11,125 +11,246 @@ import (
 
 // Key is one key of the configuration.
 type Key struct {
-	Name string // dotted; "sources.*.url" stands for every source
+	Name string // dotted; "sources.*.url" stands for every source, a "*" at the end for every word
 	Doc  string
 
-	set func(c *Config, source string, v any) error
-	get func(c Config, source string) string
+	set func(c *Config, at place, v any) error
+	// get returns what is in effect; of a key for every word there is words.
+	get   func(c Config, at place) string
+	words func(s Source) map[string]string
+	// known are the words that may take the place of a "*" at the end; nil: any.
+	known []string
+	// postgres: the key is of Postgres sources only.
+	postgres bool
+}
+
+// place is what the stars of a key's name stand for.
+type place struct {
+	source string // short name
+	word   string
 }
 
 // Env returns the variable that sets the key.
 func (k Key) Env() string { return envName(k.Name) }
 
 // keys lists every key in the order of the operator's guide.
-var keys = [...]Key{
-	{
-		Name: "data_dir", Doc: "folder of all that the node keeps",
-		set: text(func(c *Config, s string) { c.DataDir = s }),
-		get: func(c Config, _ string) string { return c.DataDir },
-	},
-	{
-		Name: "http", Doc: "address that the HTTP face listens on; port 0 takes a free one",
-		set: text(func(c *Config, s string) { c.HTTP = s }),
-		get: func(c Config, _ string) string { return c.HTTP },
-	},
-	{
-		Name: "store.url", Doc: "where packs are kept: file:///folder",
-		set: text(func(c *Config, s string) { c.Store.URL = s }),
-		get: func(c Config, _ string) string { return c.Store.URL },
-	},
-	{
-		Name: "sources.*.url", Doc: "the source system's table: sqlite:///file.db",
-		set: func(c *Config, source string, v any) error {
-			s, err := asString(v)
-			src := c.Sources[source]
-			src.URL = s
-			c.Sources[source] = src
-			return err
+var keys = slices.Concat(nodeKeys(), storeKeys(), sourceKeys(), archiveKeys(), otherKeys())
+
+func nodeKeys() []Key {
+	return []Key{
+		{
+			Name: "data_dir", Doc: "folder of all that the node keeps",
+			set: text(func(c *Config) *string { return &c.DataDir }),
+			get: func(c Config, _ place) string { return c.DataDir },
 		},
-		get: func(c Config, source string) string { return c.Sources[source].URL },
-	},
-	{
-		Name: "sources.*.roots", Doc: "folders below which the source's files may be read; an import adds its own",
-		set: func(c *Config, source string, v any) error {
-			list, err := asList(v)
-			src := c.Sources[source]
-			src.Roots = list
-			c.Sources[source] = src
-			return err
+		{
+			Name: "http", Doc: "address that the HTTP face listens on; port 0 takes a free one",
+			set: text(func(c *Config) *string { return &c.HTTP }),
+			get: func(c Config, _ place) string { return c.HTTP },
 		},
-		get: func(c Config, source string) string { return strings.Join(c.Sources[source].Roots, ",") },
-	},
-	{
-		Name: "archive.min_age", Doc: "how long ago a file was modified before it is archived; imported files are eligible at once",
-		set: duration(func(c *Config, d time.Duration) { c.Archive.MinAge = d }),
-		get: func(c Config, _ string) string { return formatDuration(c.Archive.MinAge) },
-	},
-	{
-		Name: "archive.pack_size", Doc: "payload aimed at in one pack",
-		set: size(func(c *Config, s Size) { c.Archive.PackSize = s }),
-		get: func(c Config, _ string) string { return c.Archive.PackSize.String() },
-	},
-	{
-		Name: "archive.max_wait", Doc: "longest wait for more files before a small pack is built",
-		set: duration(func(c *Config, d time.Duration) { c.Archive.MaxWait = d }),
-		get: func(c Config, _ string) string { return formatDuration(c.Archive.MaxWait) },
-	},
-	{
-		Name: "archive.delete_source", Doc: "delete originals once that is proven safe; needs a store.url outside the data dir",
-		set: func(c *Config, _ string, v any) (err error) {
-			c.Archive.DeleteSource, err = asBool(v)
-			return err
+	}
+}
+
+func storeKeys() []Key {
+	const sources = "`profile:NAME`, `file:PATH`, `env:PREFIX`; none: the SDK's usual chain"
+	return []Key{
+		{
+			Name: "store.url", Doc: "where packs are kept: file:///folder, or s3://bucket/prefix?endpoint=…&region=…",
+			set: withoutValue(text(func(c *Config) *string { return &c.Store.URL })),
+			get: func(c Config, _ place) string { return Redacted(c.Store.URL) },
 		},
-		get: func(c Config, _ string) string { return strconv.FormatBool(c.Archive.DeleteSource) },
-	},
-	{
-		Name: "archive.delete_grace", Doc: "how long ago a file was packed before its original is deleted",
-		set: duration(func(c *Config, d time.Duration) { c.Archive.DeleteGrace = d }),
-		get: func(c Config, _ string) string { return formatDuration(c.Archive.DeleteGrace) },
-	},
-	{
-		Name: "archive.attempts", Doc: "failed attempts after which a file is FAILED and waits for `desnode retry`",
-		set: func(c *Config, _ string, v any) (err error) {
-			c.Archive.Attempts, err = asInt(v)
-			return err
+		{
+			Name: "store.ca_file", Doc: "PEM certificates that an https endpoint of the store is checked against; none: the system's",
+			set: text(func(c *Config) *string { return &c.Store.CAFile }),
+			get: func(c Config, _ place) string { return c.Store.CAFile },
 		},
-		get: func(c Config, _ string) string { return strconv.Itoa(c.Archive.Attempts) },
-	},
-	{
-		Name: "work", Doc: "what this node takes part in: mark, pack, keep",
-		set: func(c *Config, _ string, v any) (err error) {
-			c.Work, err = asList(v)
-			return err
+		{
+			Name: "store.credentials.read", Doc: "credentials of every node, for reading an S3 store: " + sources,
+			set: text(func(c *Config) *string { return &c.Store.Credentials.Read }),
+			get: func(c Config, _ place) string { return c.Store.Credentials.Read },
 		},
-		get: func(c Config, _ string) string { return strings.Join(c.Work, ",") },
-	},
-	{
-		Name: "cache.index", Doc: "memory for the indexes of packs, a hard cap",
-		set: size(func(c *Config, s Size) { c.Cache.Index = s }),
-		get: func(c Config, _ string) string { return c.Cache.Index.String() },
-	},
-	{
-		Name: "cache.data", Doc: "memory for hot files of up to 1 MiB, a hard cap",
-		set: size(func(c *Config, s Size) { c.Cache.Data = s }),
-		get: func(c Config, _ string) string { return c.Cache.Data.String() },
-	},
-	{
-		Name: "log.level", Doc: "least level that is logged: debug, info, warn, error",
-		set: text(func(c *Config, s string) { c.Log.Level = s }),
-		get: func(c Config, _ string) string { return c.Log.Level },
-	},
+		{
+			Name: "store.credentials.write", Doc: "credentials of nodes that pack, for writing",
+			set: text(func(c *Config) *string { return &c.Store.Credentials.Write }),
+			get: func(c Config, _ place) string { return c.Store.Credentials.Write },
+		},
+		{
+			Name: "store.credentials.collect", Doc: "credentials of nodes that keep, for moving, deleting and listing",
+			set: text(func(c *Config) *string { return &c.Store.Credentials.Collect }),
+			get: func(c Config, _ place) string { return c.Store.Credentials.Collect },
+		},
+	}
+}
+
+func sourceKeys() []Key {
+	return []Key{
+		{
+			Name: "sources.*.url", Doc: "the source system's table: sqlite:///file.db, or postgres://…",
+			set: withoutValue(sourceText(func(s *Source) *string { return &s.URL })),
+			get: func(c Config, at place) string { return Redacted(c.Sources[at.source].URL) },
+		},
+		{
+			Name: "sources.*.urls.*", Doc: "connection of one role alone, before url: " + strings.Join(AllRoles(), ", "),
+			set:   withoutValue(sourceWord(func(s *Source) *map[string]string { return &s.URLs })),
+			words: func(s Source) map[string]string { return mapped(s.URLs, Redacted) },
+			known: AllRoles(), postgres: true,
+		},
+		{
+			Name: "sources.*.roots", Doc: "where the source's files may be read: folders and, of Postgres sources, s3://bucket/prefix and `PREFIX => ROOT`; an import adds its own",
+			set: func(c *Config, at place, v any) error {
+				list, err := asList(v, ",")
+				c.source(at.source, func(s *Source) { s.Roots = list })
+				return err
+			},
+			get: func(c Config, at place) string {
+				return strings.Join(mappedList(c.Sources[at.source].Roots, redactedRoot), ",")
+			},
+		},
+		{
+			Name: "sources.*.table", Doc: "the table or updatable view that lists the files, schema.table", postgres: true,
+			set: sourceText(func(s *Source) *string { return &s.Table }),
+			get: func(c Config, at place) string { return cmp.Or(c.Sources[at.source].Table, DefaultTable) },
+		},
+		{
+			Name: "sources.*.binding", Doc: "where desnode's columns are: in the table (table), or beside it, in desnode.entry (side)", postgres: true,
+			set: sourceText(func(s *Source) *string { return &s.Binding }),
+			get: func(c Config, at place) string { return cmp.Or(c.Sources[at.source].Binding, BindingTable) },
+		},
+		{
+			Name: "sources.*.columns.*", Doc: "the table's column for a word of the contract; a word left out stands for itself",
+			set:   sourceWord(func(s *Source) *map[string]string { return &s.Columns }),
+			words: func(s Source) map[string]string { return s.Columns },
+			known: columnWords(), postgres: true,
+		},
+		{
+			Name: "sources.*.states.*", Doc: "the table's word for a state: " + strings.Join(stateWords(), ", "),
+			set:   sourceWord(func(s *Source) *map[string]string { return &s.States }),
+			words: func(s Source) map[string]string { return s.States },
+			known: stateWords(), postgres: true,
+		},
+		{
+			Name: "sources.*.metadata.*", Doc: "a column that is kept with the file, under that key",
+			set:   sourceWord(func(s *Source) *map[string]string { return &s.Metadata }),
+			words: func(s Source) map[string]string { return s.Metadata }, postgres: true,
+		},
+		{
+			Name: "sources.*.filter", Doc: "SQL condition over the table's own columns, as t.column; other rows are never touched", postgres: true,
+			set: sourceText(func(s *Source) *string { return &s.Filter }),
+			get: func(c Config, at place) string { return c.Sources[at.source].Filter },
+		},
+		{
+			Name: "sources.*.naming", Doc: "where a file's served name comes from: its row (column), or desnode makes one (generated)", postgres: true,
+			set: sourceText(func(s *Source) *string { return &s.Naming }),
+			get: func(c Config, at place) string { return cmp.Or(c.Sources[at.source].Naming, NamingColumn) },
+		},
+	}
+}
+
+func archiveKeys() []Key {
+	pace := func(name, doc string, field func(*Pace) *int64) Key {
+		return Key{
+			Name: "archive." + name, Doc: doc,
+			set: func(c *Config, _ place, v any) (err error) {
+				*field(&c.Archive.Pace), err = asInt64(v)
+				return err
+			},
+			get: func(c Config, _ place) string { return strconv.FormatInt(*field(&c.Archive.Pace), 10) },
+		}
+	}
+	return []Key{
+		{
+			Name: "archive.min_age", Doc: "how long ago a file was modified before it is archived; imported files are eligible at once",
+			set: duration(func(c *Config) *time.Duration { return &c.Archive.MinAge }),
+			get: func(c Config, _ place) string { return formatDuration(c.Archive.MinAge) },
+		},
+		{
+			Name: "archive.pack_size", Doc: "payload aimed at in one pack",
+			set: size(func(c *Config) *Size { return &c.Archive.PackSize }),
+			get: func(c Config, _ place) string { return c.Archive.PackSize.String() },
+		},
+		{
+			Name: "archive.max_wait", Doc: "longest wait for more files before a small pack is built",
+			set: duration(func(c *Config) *time.Duration { return &c.Archive.MaxWait }),
+			get: func(c Config, _ place) string { return formatDuration(c.Archive.MaxWait) },
+		},
+		{
+			Name: "archive.delete_source", Doc: "delete originals once that is proven safe; needs a store.url outside the data dir",
+			set: func(c *Config, _ place, v any) (err error) {
+				c.Archive.DeleteSource, err = asBool(v)
+				return err
+			},
+			get: func(c Config, _ place) string { return strconv.FormatBool(c.Archive.DeleteSource) },
+		},
+		{
+			Name: "archive.delete_grace", Doc: "how long ago a file was packed before its original is deleted",
+			set: duration(func(c *Config) *time.Duration { return &c.Archive.DeleteGrace }),
+			get: func(c Config, _ place) string { return formatDuration(c.Archive.DeleteGrace) },
+		},
+		{
+			Name: "archive.attempts", Doc: "failed attempts after which a file is FAILED and waits for `desnode retry`",
+			set: func(c *Config, _ place, v any) (err error) {
+				c.Archive.Attempts, err = asInt(v)
+				return err
+			},
+			get: func(c Config, _ place) string { return strconv.Itoa(c.Archive.Attempts) },
+		},
+		pace("files_per_second", "files marked a second in the whole cluster, 0: no limit; until `desnode throttle set` says otherwise",
+			func(p *Pace) *int64 { return &p.FilesPerSecond }),
+		pace("files_per_day", "files marked a day, likewise", func(p *Pace) *int64 { return &p.FilesPerDay }),
+		{
+			Name: "archive.bytes_per_second", Doc: "bytes marked a second, likewise",
+			set: size(func(c *Config) *Size { return &c.Archive.Pace.BytesPerSecond }),
+			get: func(c Config, _ place) string { return c.Archive.Pace.BytesPerSecond.String() },
+		},
+		{
+			Name: "archive.bytes_per_day", Doc: "bytes marked a day, likewise",
+			set: size(func(c *Config) *Size { return &c.Archive.Pace.BytesPerDay }),
+			get: func(c Config, _ place) string { return c.Archive.Pace.BytesPerDay.String() },
+		},
+		{
+			Name: "archive.windows", Doc: "when files are marked, such as `Mon-Fri 22:00-06:00 Europe/Warsaw`; none: always",
+			set: func(c *Config, _ place, v any) (err error) {
+				c.Archive.Pace.Windows, err = asList(v, ";") // a window may have commas
+				return err
+			},
+			get: func(c Config, _ place) string { return strings.Join(c.Archive.Pace.Windows, "; ") },
+		},
+	}
+}
+
+func otherKeys() []Key {
+	return []Key{
+		{
+			Name: "work", Doc: "what this node takes part in: mark, pack, keep",
+			set: func(c *Config, _ place, v any) (err error) {
+				c.Work, err = asList(v, ",")
+				return err
+			},
+			get: func(c Config, _ place) string { return strings.Join(c.Work, ",") },
+		},
+		{
+			Name: "cache.index", Doc: "memory for the indexes of packs, a hard cap",
+			set: size(func(c *Config) *Size { return &c.Cache.Index }),
+			get: func(c Config, _ place) string { return c.Cache.Index.String() },
+		},
+		{
+			Name: "cache.data", Doc: "memory for hot files of up to 1 MiB, a hard cap",
+			set: size(func(c *Config) *Size { return &c.Cache.Data }),
+			get: func(c Config, _ place) string { return c.Cache.Data.String() },
+		},
+		{
+			Name: "log.level", Doc: "least level that is logged: debug, info, warn, error",
+			set: text(func(c *Config) *string { return &c.Log.Level }),
+			get: func(c Config, _ place) string { return c.Log.Level },
+		},
+	}
 }
 
 // laterKeys are keys of the design that this version does not have yet.
-var laterKeys = [...]string{
-	"cluster", "gossip", "advertise", "zone",
-	"sources.*.table", "sources.*.columns", "sources.*.states", "sources.*.filter", "sources.*.naming",
-	"archive.files_per_day", "archive.bytes_per_day", "archive.windows",
-}
+var laterKeys = [...]string{"cluster", "gossip", "advertise", "zone"}
 
 // Keys returns every key, in the order of the operator's guide.
-func Keys() []Key { return slices.Clone(keys[:]) }
+func Keys() []Key { return slices.Clone(keys) }
 
 // Value is what is in effect for one key.
 type Value struct {
@@ -137,111 +258,44 @@ type Value struct {
 	Value string `json:"value"`
 }
 
-// Values returns what is in effect for every key, sources by name.
+// Values returns what is in effect for every key, sources by name. It holds no
+// password.
 func (c Config) Values() []Value {
 	var vs []Value
 	for _, k := range keys {
 		if !strings.HasPrefix(k.Name, sourcesPrefix) {
-			vs = append(vs, Value{k.Name, k.get(c, "")})
+			vs = append(vs, Value{k.Name, k.get(c, place{})})
 			continue
 		}
-		for _, source := range slices.Sorted(maps.Keys(c.Sources)) {
-			vs = append(vs, Value{strings.Replace(k.Name, "*", source, 1), k.get(c, source)})
+		for _, name := range slices.Sorted(maps.Keys(c.Sources)) {
+			s, key := c.Sources[name], strings.Replace(k.Name, "*", name, 1)
+			switch {
+			case k.postgres && !s.Postgres():
+			case k.words == nil:
+				vs = append(vs, Value{key, k.get(c, place{source: name})})
+			default:
+				words := k.words(s)
+				for _, word := range slices.Sorted(maps.Keys(words)) {
+					vs = append(vs, Value{strings.TrimSuffix(key, "*") + word, words[word]})
+				}
+			}
 		}
 	}
 	return vs
 }
 
-func text(assign func(*Config, string)) func(*Config, string, any) error {
-	return func(c *Config, _ string, v any) error {
-		s, err := asString(v)
-		assign(c, s)
-		return err
+func mapped(m map[string]string, by func(string) string) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[k] = by(v)
 	}
+	return out
 }
 
-func duration(assign func(*Config, time.Duration)) func(*Config, string, any) error {
-	return func(c *Config, _ string, v any) error {
-		d, err := asDuration(v)
-		assign(c, d)
-		return err
+func mappedList(list []string, by func(string) string) []string {
+	out := make([]string, 0, len(list))
+	for _, v := range list {
+		out = append(out, by(v))
 	}
-}
-
-func size(assign func(*Config, Size)) func(*Config, string, any) error {
-	return func(c *Config, _ string, v any) error {
-		s, err := ParseSize(fmt.Sprint(v))
-		assign(c, s)
-		return err
-	}
-}
-
-func asString(v any) (string, error) {
-	s, ok := v.(string)
-	if !ok || s == "" {
-		return "", invalidf("%v is not a text", v)
-	}
-	return s, nil
-}
-
-// asList reads a YAML list, or one text with commas.
-func asList(v any) ([]string, error) {
-	list := []string{}
-	switch v := v.(type) {
-	case string:
-		for s := range strings.SplitSeq(v, ",") {
-			if s = strings.TrimSpace(s); s != "" {
-				list = append(list, s)
-			}
-		}
-	case []any:
-		for _, e := range v {
-			s, err := asString(e)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, s)
-		}
-	default:
-		return nil, invalidf("%v is not a list", v)
-	}
-	return list, nil
-}
-
-func asBool(v any) (bool, error) {
-	switch fmt.Sprint(v) {
-	case "true":
-		return true, nil
-	case "false":
-		return false, nil
-	}
-	return false, invalidf("%v is neither true nor false", v)
-}
-
-func asInt(v any) (int, error) {
-	n, err := strconv.Atoi(fmt.Sprint(v))
-	if err != nil {
-		return 0, invalidf("%v is not a whole number", v)
-	}
-	return n, nil
-}
-
-func asDuration(v any) (time.Duration, error) {
-	d, err := time.ParseDuration(fmt.Sprint(v))
-	if err != nil {
-		return 0, invalidf("%q is not a duration; write a number and a unit, such as 2160h or 30m", fmt.Sprint(v))
-	}
-	return d, nil
-}
-
-// formatDuration writes whole hours and minutes without the zeros behind them.
-func formatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
+	return out
 }

@@ -128,18 +128,19 @@ func (c *Config) apply(s setting) error {
 	if s.value == nil && isSection(s.key) {
 		// "archive:" with nothing below it, or "documents:" below "sources:".
 		if name, ok := strings.CutPrefix(s.key, sourcesPrefix); ok {
-			c.Sources[name] = Source{}
+			name, _, _ = strings.Cut(name, ".")
+			c.source(name, func(*Source) {})
 		}
 		return nil
 	}
-	k, source, err := find(s.key)
+	k, at, err := find(s.key)
 	if err != nil {
 		return err
 	}
 	if s.value == nil {
 		return invalidf("it has no value")
 	}
-	return k.set(c, source, s.value)
+	return k.set(c, at, s.value)
 }
 
 // readFile returns the settings of a YAML file in the order of their keys.
@@ -163,8 +164,6 @@ func readFile(path string) ([]setting, error) {
 	return settings, nil
 }
 
-var sourceVariable = regexp.MustCompile(`^` + envPrefix + `SOURCES_([A-Z0-9][A-Z0-9_-]*)_(URL|ROOTS)$`)
-
 // fromEnviron returns the settings among the variables; empty ones are unset.
 func fromEnviron(environ []string) []setting {
 	var settings []setting
@@ -173,12 +172,12 @@ func fromEnviron(environ []string) []setting {
 		if value == "" || !strings.HasPrefix(name, envPrefix) {
 			continue
 		}
-		if m := sourceVariable.FindStringSubmatch(name); m != nil {
-			settings = append(settings, setting{name, strings.ToLower(sourcesPrefix + m[1] + "." + m[2]), value})
+		if key, ok := sourceVariable(name); ok {
+			settings = append(settings, setting{name, key, value})
 			continue
 		}
 		known := func(key string) bool { return envName(key) == name }
-		if i := slices.IndexFunc(keys[:], func(k Key) bool { return known(k.Name) }); i >= 0 {
+		if i := slices.IndexFunc(keys, func(k Key) bool { return known(k.Name) }); i >= 0 {
 			settings = append(settings, setting{name, keys[i].Name, value})
 		} else if i := slices.IndexFunc(laterKeys[:], known); i >= 0 {
 			settings = append(settings, setting{name, laterKeys[i], value})
@@ -188,27 +187,83 @@ func fromEnviron(environ []string) []setting {
 	return settings
 }
 
+var sourceInVariable = regexp.MustCompile(`^[A-Z0-9][A-Z0-9_-]*$`)
+
+// sourceVariable returns the key of a source that a variable sets. A source's
+// name may hold "_", so the longest ending that is a key's decides.
+func sourceVariable(variable string) (key string, ok bool) {
+	rest, ok := strings.CutPrefix(variable, envName(sourcesPrefix))
+	if !ok {
+		return "", false
+	}
+	longest := 0
+	for _, tail := range sourceTails() {
+		ending := "_" + strings.ToUpper(strings.ReplaceAll(tail, ".", "_"))
+		name, ok := strings.CutSuffix(rest, ending)
+		if ok && len(ending) > longest && sourceInVariable.MatchString(name) {
+			longest, key = len(ending), sourcesPrefix+strings.ToLower(name)+"."+tail
+		}
+	}
+	return key, longest > 0
+}
+
+// sourceTails lists what follows a source's name in the keys that a variable
+// may set: all but those whose last word is free.
+func sourceTails() []string {
+	var tails []string
+	for _, k := range keys {
+		tail, ok := strings.CutPrefix(k.Name, sourcesPrefix+"*.")
+		switch {
+		case !ok:
+		case k.words == nil:
+			tails = append(tails, tail)
+		default:
+			for _, word := range k.known {
+				tails = append(tails, strings.TrimSuffix(tail, "*")+word)
+			}
+		}
+	}
+	return tails
+}
+
 func envName(key string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-// find returns the key of that name and, for keys of a source, its short name.
-func find(name string) (Key, string, error) {
+// find returns the key of that name and what its stars stand for.
+func find(name string) (Key, place, error) {
 	general, source := generalize(name)
 	for _, k := range keys {
 		if k.Name == general {
-			return k, source, nil
+			return k, place{source: source}, nil
 		}
+		word, below := strings.CutPrefix(general, strings.TrimSuffix(k.Name, "*"))
+		if k.words == nil || !below || word == "" {
+			continue
+		}
+		if k.known != nil && !slices.Contains(k.known, word) {
+			near := strings.TrimSuffix(k.Name, "*") + nearest(word, k.known)
+			return Key{}, place{}, invalidf("unknown key; the nearest known one is %s", strings.Replace(near, "*", source, 1))
+		}
+		return k, place{source, word}, nil
 	}
 	for _, later := range laterKeys {
 		if general == later || strings.HasPrefix(general, later+".") {
-			return Key{}, "", invalidf("this version does not have it yet: it runs one node with embedded sources and a folder store")
+			return Key{}, place{}, invalidf("this version does not have it yet: it runs one node")
 		}
 	}
 	if isSection(name) {
-		return Key{}, "", invalidf("holds keys of its own, not a value")
+		return Key{}, place{}, invalidf("holds keys of its own, not a value")
 	}
-	return Key{}, "", invalidf("unknown key; the nearest known one is %s", nearest(general, source))
+	names := make([]string, 0, len(keys))
+	for _, k := range keys {
+		names = append(names, k.Name)
+	}
+	near := nearest(general, names)
+	if source != "" {
+		near = strings.Replace(near, "*", source, 1)
+	}
+	return Key{}, place{}, invalidf("unknown key; the nearest known one is %s", near)
 }
 
 // generalize turns sources.documents.url into sources.*.url.
@@ -228,18 +283,16 @@ func generalize(name string) (general, source string) {
 func isSection(name string) bool {
 	general, _ := generalize(name + ".x")
 	general = strings.TrimSuffix(general, "x")
-	return slices.ContainsFunc(keys[:], func(k Key) bool { return strings.HasPrefix(k.Name, general) })
+	return slices.ContainsFunc(keys, func(k Key) bool { return strings.HasPrefix(k.Name, general) })
 }
 
-func nearest(general, source string) string {
+// nearest returns the known word that takes the fewest edits to reach.
+func nearest(word string, known []string) string {
 	best, least := "", 0
-	for _, k := range keys {
-		if d := distance(general, k.Name); best == "" || d < least {
-			best, least = k.Name, d
+	for _, k := range known {
+		if d := distance(word, k); best == "" || d < least {
+			best, least = k, d
 		}
-	}
-	if source != "" {
-		best = strings.Replace(best, "*", source, 1)
 	}
 	return best
 }

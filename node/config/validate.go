@@ -2,11 +2,8 @@ package config
 
 import (
 	"errors"
-	"maps"
 	"net"
-	"net/url"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,10 +16,7 @@ const (
 	maxAttempts = 1000
 )
 
-var (
-	sourceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
-	levels     = []string{"debug", "info", "warn", "error"}
-)
+var levels = []string{"debug", "info", "warn", "error"}
 
 // Validate returns everything that is wrong with c, joined, each wrapping
 // ErrInvalid; nil when c can be run with. It changes nothing.
@@ -57,86 +51,73 @@ func (c Config) validateAddresses() error {
 }
 
 func (c Config) validateStore() error {
-	if err := supported(c.Store.URL, "file", "store.url", "this version keeps packs in a folder, file:///folder"); err != nil {
+	const instead = "write file:///folder or s3://bucket/prefix"
+	if err := supported(c.Store.URL, "store.url", instead, "file", "s3"); err != nil {
 		return err
 	}
-	path, err := c.Store.Path()
-	if err != nil {
-		return keyError{"store.url", err}
-	}
-	if Within(c.DataDir, path) {
-		return invalid("store.url", "the folder %s holds the data dir; take one apart from it", path)
-	}
-	return nil
-}
-
-// supported refuses URLs of schemes other than the one that this version has.
-func supported(raw, scheme, key, instead string) error {
-	got, _, ok := strings.Cut(raw, "://")
-	if !ok {
-		return invalid(key, "not a URL; %s", instead)
-	}
-	if got != scheme {
-		return invalid(key, "%s:// is not supported yet; %s", got, instead)
-	}
-	return nil
-}
-
-func (c Config) validateSources() error {
-	if len(c.Sources) == 0 {
-		return invalid("sources", "name at least one")
+	if c.Store.S3() {
+		return c.validateBucket()
 	}
 	var errs []error
-	usedBy := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(c.Sources)) {
-		s, key := c.Sources[name], sourcesPrefix+name
-		if !sourceName.MatchString(name) {
-			errs = append(errs, invalid(key, "a source's name is 1 to 32 lower-case letters, digits, - and _"))
-		}
-		for _, root := range s.Roots {
-			errs = append(errs, c.validateRoot(key+".roots", root))
-		}
-		if s.URL == "" {
-			errs = append(errs, invalid(key+".url", "missing"))
-			continue
-		}
-		if err := supported(s.URL, "sqlite", key+".url", "this version has embedded sources, sqlite:///file.db"); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		path, err := s.Path()
-		if err != nil {
-			errs = append(errs, keyError{key + ".url", err})
-			continue
-		}
-		if other, taken := usedBy[path]; taken {
-			errs = append(errs, invalid(key+".url", "source %s has the same database", other))
-		}
-		usedBy[path] = name
+	path, err := c.Store.Path()
+	if err != nil {
+		errs = append(errs, keyError{"store.url", err})
+	} else if Within(c.DataDir, path) {
+		errs = append(errs, invalid("store.url", "the folder %s holds the data dir; take one apart from it", path))
+	}
+	if c.Store.CAFile != "" {
+		errs = append(errs, invalid("store.ca_file", "only an s3:// store has it"))
+	}
+	if c.Store.Credentials != (StoreCredentials{}) {
+		errs = append(errs, invalid("store.credentials", "only an s3:// store has them"))
 	}
 	return errors.Join(errs...)
 }
 
-// validateRoot keeps the node from archiving, or deleting, its own files.
-func (c Config) validateRoot(key, root string) error {
-	if strings.Contains(root, "://") {
-		u, err := url.Parse(root)
-		if err != nil {
-			return invalid(key, "not a folder")
+func (c Config) validateBucket() error {
+	var errs []error
+	if _, err := parseBucket(c.Store.URL); err != nil {
+		errs = append(errs, keyError{"store.url", err})
+	}
+	if c.Store.CAFile != "" && !filepath.IsAbs(c.Store.CAFile) {
+		errs = append(errs, invalid("store.ca_file", "%q is not an absolute path", c.Store.CAFile))
+	}
+	for _, role := range []struct{ key, from string }{
+		{"store.credentials.read", c.Store.Credentials.Read},
+		{"store.credentials.write", c.Store.Credentials.Write},
+		{"store.credentials.collect", c.Store.Credentials.Collect},
+	} {
+		if err := validateCredentials(role.from); err != nil {
+			errs = append(errs, keyError{role.key, err})
 		}
-		return invalid(key, "%s:// is not supported yet; this version reads folders", u.Scheme)
 	}
-	if !filepath.IsAbs(root) {
-		return invalid(key, "%q is not an absolute path", root)
+	return errors.Join(errs...)
+}
+
+// validateCredentials judges where credentials come from. What is wrong is not
+// repeated: it may be the secret itself.
+func validateCredentials(from string) error {
+	if from == "" {
+		return nil
 	}
-	own := []string{c.DataDir}
-	if path, err := c.Store.Path(); err == nil {
-		own = append(own, path)
+	kind, what, _ := strings.Cut(from, ":")
+	switch {
+	case !slices.Contains([]string{"profile", "file", "env"}, kind) || what == "":
+		return invalidf("write profile:NAME, file:PATH or env:PREFIX")
+	case kind == "file" && !filepath.IsAbs(what):
+		return invalidf("%q is not an absolute path", what)
 	}
-	for _, dir := range own {
-		if Within(root, dir) || Within(dir, root) {
-			return invalid(key, "%s and the node's own folder %s overlap", root, dir)
-		}
+	return nil
+}
+
+// supported refuses what is no URL of one of the schemes.
+func supported(raw, key, instead string, schemes ...string) error {
+	got, _, ok := strings.Cut(raw, "://")
+	if !ok {
+		return invalid(key, "not a URL; %s", instead)
+	}
+	if !slices.Contains(schemes, got) {
+		return invalid(key, "%s:// is not supported; %s", got, instead)
 	}
 	return nil
 }
@@ -155,6 +136,8 @@ func (c Config) validateArchive() error {
 	check(a.PackSize >= minPackSize && a.PackSize <= maxPackSize, "archive.pack_size",
 		"%s is not between %s and %s", a.PackSize, minPackSize, maxPackSize)
 	check(a.Attempts >= 1 && a.Attempts <= maxAttempts, "archive.attempts", "%d is not between 1 and %d", a.Attempts, maxAttempts)
+	check(a.Pace.FilesPerSecond >= 0, "archive.files_per_second", "%d is negative", a.Pace.FilesPerSecond)
+	check(a.Pace.FilesPerDay >= 0, "archive.files_per_day", "%d is negative", a.Pace.FilesPerDay)
 	check(!a.DeleteSource || !c.HasDefaultStore(), "archive.delete_source",
 		"originals are deleted only when the packs are kept outside the data dir; set store.url")
 	return errors.Join(errs...)

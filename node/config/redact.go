@@ -1,0 +1,61 @@
+package config
+
+import (
+	"net/url"
+	"strings"
+)
+
+// hidden stands where a password stood.
+const hidden = "xxxxx"
+
+// Redacted returns a URL as it may be shown and logged: passwords, in the user
+// part or among the parameters, are replaced. What is no URL is not shown.
+func Redacted(raw string) string {
+	if raw == "" {
+		return ""
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme == "" {
+		return "(not a URL)"
+	}
+	_, secret := u.User.Password()
+	pairs := strings.Split(u.RawQuery, "&")
+	for i, pair := range pairs {
+		key, _, _ := strings.Cut(pair, "=")
+		if isSecret(key) {
+			pairs[i], secret = key+"="+hidden, true
+		}
+	}
+	if !secret {
+		return raw // as it was written
+	}
+	u.RawQuery = strings.Join(pairs, "&")
+	return u.Redacted()
+}
+
+// isSecret reports whether a parameter of a URL is one that holds a secret
+// ("password", "sslpassword", …), however it is written.
+func isSecret(key string) bool {
+	if plain, err := url.QueryUnescape(key); err == nil {
+		key = plain
+	}
+	key = strings.ToLower(key)
+	for _, part := range []string{"pass", "secret", "token"} {
+		if strings.Contains(key, part) {
+			return true
+		}
+	}
+	return false
+}
+
+// redactedRoot returns a root as it may be shown.
+func redactedRoot(root string) string {
+	prefix, target, mapped := cutRoot(root)
+	if strings.Contains(target, "://") {
+		target = Redacted(target)
+	}
+	if mapped {
+		return prefix + rootArrow + target
+	}
+	return target
+}
