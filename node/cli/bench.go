@@ -214,7 +214,9 @@ func (r *benchRun) clean(ctx context.Context) error {
 	if r.flags.source != "sqlite" {
 		errs = append(errs, source.Unseed(ctx, r.cfg.Sources[benchSource].URL, benchSource))
 	}
-	if r.flags.store != "file" {
+	if folder, err := r.cfg.Store.Path(); err == nil {
+		errs = append(errs, os.RemoveAll(folder)) // in r.dir, or the run's own below another
+	} else {
 		errs = append(errs, emptyStore(ctx, r.cfg.Store.URL))
 	}
 	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
