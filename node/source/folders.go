@@ -91,6 +91,18 @@ type RootError struct {
 	// nothing. To whoever knows it for the folder whose last file was removed,
 	// and not the mount point of a missing disk, its files are absent.
 	EmptyID string
+
+	rows *Root // the root as the rows spell it; nil: as Root
+}
+
+// Holds reports whether the row with that path is one of those about which
+// nothing is known.
+func (e *RootError) Holds(path string) bool {
+	if e.rows != nil && e.rows.Holds(path) {
+		return true
+	}
+	// Relative paths are of a source with one root, whatever its prefix.
+	return relative(path+"/") || e.rows == nil && strings.HasPrefix(path, strings.TrimSuffix(e.Root, "/")+"/")
 }
 
 func (e *RootError) Error() string { return "root " + e.Root + " is out of reach: " + e.Why }

@@ -8,8 +8,11 @@ import (
 
 // Objects are the objects of one S3 bucket, as Originals read and delete them.
 // All methods may be called at once. ErrNoFile only when the store answered
-// that there is no such object, or no such version of it; any other error
-// says nothing about it.
+// that there is no such object, or no such version of it. An error that is
+// fs.ErrPermission is the object's own: the store refuses this very one (access
+// denied, or kept in a class that must be restored first). Any other says
+// nothing about the object: credentials that have run out and a missing bucket
+// among them.
 type Objects interface {
 	// Head describes the newest version.
 	Head(ctx context.Context, key string) (ObjectInfo, error)

@@ -23,19 +23,28 @@ func (o *original) Info() Info { return o.seen.info() }
 func (o *original) Close() error { return o.file.Close() }
 
 func (o *original) Seek(offset int64, whence int) (int64, error) {
+	to, err := seekTo(offset, whence, o.pos, o.seen.size)
+	if err != nil {
+		return o.pos, fmt.Errorf("%s: %w", o.path, err)
+	}
+	o.pos = to
+	return to, nil
+}
+
+// seekTo computes where Seek leads from pos in a file of that size.
+func seekTo(offset int64, whence int, pos, size int64) (int64, error) {
 	switch whence {
 	case io.SeekStart:
 	case io.SeekCurrent:
-		offset += o.pos
+		offset += pos
 	case io.SeekEnd:
-		offset += o.seen.size
+		offset += size
 	default:
-		return o.pos, fmt.Errorf("%s: seek: whence %d", o.path, whence)
+		return pos, fmt.Errorf("seek: whence %d", whence)
 	}
 	if offset < 0 {
-		return o.pos, fmt.Errorf("%s: seek to %d", o.path, offset)
+		return pos, fmt.Errorf("seek to %d", offset)
 	}
-	o.pos = offset
 	return offset, nil
 }
 

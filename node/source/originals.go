@@ -11,14 +11,24 @@ type Info struct {
 	Size       int64
 	ModTime    time.Time
 	ChangeTime time.Time // ctime
-	FileID     string    // device and inode, "10302:4711"
-	Links      uint64    // hard links
+	FileID     string    // device and inode, "10302:4711", or an object's place, "s3:bucket/key"
+	Links      uint64    // hard links; 1 for objects
+	Version    string    // of the object: names these very bytes; empty for files
+
+	TimeUnit time.Duration // what ModTime is cut to; 0: it is exact
+}
+
+// Modified reports whether the file was modified at another time than a row
+// lists, whose column keeps times in units of `unit`. Times that differ by less
+// than what both have been cut to are equal.
+func (i Info) Modified(listed time.Time, unit time.Duration) bool {
+	return i.ModTime.Sub(listed).Abs() >= max(unit, 1)+i.TimeUnit
 }
 
 // same reports whether a and b describe one version of one file.
 func (a Info) same(b Info) bool {
 	return a.Size == b.Size && a.ModTime.Equal(b.ModTime) && a.ChangeTime.Equal(b.ChangeTime) &&
-		a.FileID == b.FileID && a.Links == b.Links
+		a.FileID == b.FileID && a.Links == b.Links && a.Version == b.Version
 }
 
 // Original is an open file of a source. Its Read checks, when it reaches the
@@ -37,10 +47,11 @@ type Originals interface {
 	// Open opens a regular file for reading, without blocking on pipes.
 	Open(ctx context.Context, path string) (Original, error)
 	// Same returns the paths, in this source's words, under which rows of this
-	// source could reach the file that other (a path of any source) names.
+	// source could reach the file that other names: a path of this source's, or a
+	// place (IsPlace) that another source's Same has returned. Places come first.
 	Same(ctx context.Context, other string) ([]string, error)
 	// FileID identifies what path leads to, links followed wherever they lead,
-	// and opens nothing. ErrNoFile, ErrOutside: it reaches no file.
+	// and opens nothing. An object's is its place, whether or not it is there. ErrNoFile, ErrOutside: it reaches no file.
 	FileID(ctx context.Context, path string) (string, error)
 	// RootID identifies the folder that is now the root of path, as RootError
 	// does.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Same returns the paths under which rows of this source could reach the file
@@ -20,47 +21,60 @@ import (
 // When a folder can't be looked at, the answer is an error, never "none"; but
 // below a root that does not exist there is no file to share.
 func (f *Folders) Same(ctx context.Context, other string) ([]string, error) {
-	if !filepath.IsAbs(other) {
+	if !filepath.IsAbs(strings.TrimPrefix(other, localScheme)) {
 		p, err := f.find(other)
 		if err != nil {
 			return nil, err
 		}
 		other = p.abs()
 	}
+	found, _, err := f.reach(ctx, strings.TrimPrefix(other, localScheme))
+	if err != nil {
+		return nil, err
+	}
+	one := len(f.roots()) == 1
+	var absolute, relative []string
+	for _, p := range found {
+		absolute = append(absolute, p.abs())
+		if one {
+			relative = append(relative, p.rel)
+		}
+	}
+	return unique(append(absolute, relative...)), nil
+}
+
+// reach returns where below the roots the absolute path leads, and how it can
+// be spelt: as it is, and without links in its folders.
+func (f *Folders) reach(ctx context.Context, other string) (found []place, spellings []string, err error) {
 	other = filepath.Clean(other)
-	spellings := []string{other}
+	spellings = []string{other}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(other))
 	if err != nil {
-		return nil, fmt.Errorf("who else reaches %s: %w", other, err)
+		return nil, nil, fmt.Errorf("who else reaches %s: %w", other, err)
 	}
 	if straight := filepath.Join(dir, filepath.Base(other)); straight != other {
 		spellings = append(spellings, straight)
 	}
-	roots := f.roots()
-	var absolute, relative []string
-	for _, root := range roots {
+	for _, root := range f.roots() {
 		root = filepath.Clean(root)
 		info, err := os.Stat(root)
 		if errors.Is(err, fs.ErrNotExist) && !slices.ContainsFunc(spellings, place{root: root}.holds) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("who else reaches %s: %w", other, err)
+			return nil, nil, fmt.Errorf("who else reaches %s: %w", other, err)
 		}
 		for _, spelling := range spellings {
 			rels, err := below(ctx, info, spelling)
 			if err != nil {
-				return nil, fmt.Errorf("who else reaches %s: %w", other, err)
+				return nil, nil, fmt.Errorf("who else reaches %s: %w", other, err)
 			}
 			for _, rel := range rels {
-				absolute = append(absolute, filepath.Join(root, rel))
-				if len(roots) == 1 {
-					relative = append(relative, rel)
-				}
+				found = append(found, place{root: root, rel: rel})
 			}
 		}
 	}
-	return unique(append(absolute, relative...)), nil
+	return found, spellings, nil
 }
 
 // below returns path relative to each of its parent folders that is root.
