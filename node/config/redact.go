@@ -18,6 +18,9 @@ func Redacted(raw string) string {
 	if err != nil || u.Scheme == "" {
 		return "(not a URL)"
 	}
+	if misplacedAt(raw, u) {
+		return u.Scheme + "://(hidden)"
+	}
 	_, secret := u.User.Password()
 	pairs := strings.Split(u.RawQuery, "&")
 	for i, pair := range pairs {
@@ -31,6 +34,14 @@ func Redacted(raw string) string {
 	}
 	u.RawQuery = strings.Join(pairs, "&")
 	return u.Redacted()
+}
+
+// misplacedAt reports whether a password with an unescaped #, / or ? may have
+// torn the URL, so that parts of it stand where no password is looked for.
+func misplacedAt(raw string, u *url.URL) bool {
+	_, rest, _ := strings.Cut(raw, "://")
+	end := strings.IndexAny(rest, "/?#")
+	return end >= 0 && strings.Contains(u.Host, ":") && strings.Contains(rest[end:], "@")
 }
 
 // isSecret reports whether a parameter of a URL is one that holds a secret

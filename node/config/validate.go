@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +16,8 @@ const (
 	maxPackSize = 64 * GiB
 	maxAttempts = 1000
 )
+
+var scheme = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`)
 
 var levels = []string{"debug", "info", "warn", "error"}
 
@@ -113,7 +116,7 @@ func validateCredentials(from string) error {
 // supported refuses what is no URL of one of the schemes.
 func supported(raw, key, instead string, schemes ...string) error {
 	got, _, ok := strings.Cut(raw, "://")
-	if !ok {
+	if !ok || !scheme.MatchString(got) { // what is no scheme may hold a password
 		return invalid(key, "not a URL; %s", instead)
 	}
 	if !slices.Contains(schemes, got) {

@@ -129,8 +129,10 @@ func (c Config) validateConnections(key string, s Source) error {
 		const instead = "write postgres://user@host/database"
 		if err := supported(raw, key, instead, "postgres", "postgresql"); err != nil {
 			errs = append(errs, err)
-		} else if _, err := url.Parse(raw); err != nil {
+		} else if u, err := url.Parse(raw); err != nil {
 			errs = append(errs, invalid(key, "not a URL; %s", instead)) // err would repeat a password
+		} else if u.Fragment != "" || misplacedAt(raw, u) {
+			errs = append(errs, invalid(key, "#, /, ? and @ in a password are written %%23, %%2F, %%3F and %%40"))
 		}
 	}
 	if s.URL != "" {
@@ -178,9 +180,9 @@ func (c Config) validateRoot(key, root string, postgres bool) error {
 	prefix, target, mapped := cutRoot(root)
 	switch {
 	case mapped && !postgres:
-		return invalid(key, "%q: only a postgres:// source maps prefixes of paths", root)
+		return invalid(key, "%q: only a postgres:// source maps prefixes of paths", redactedRoot(root))
 	case mapped && prefix == "":
-		return invalid(key, "%q maps no prefix", root)
+		return invalid(key, "%q maps no prefix", redactedRoot(root))
 	}
 	if strings.Contains(target, "://") {
 		return c.validateBucketRoot(key, target, postgres)
