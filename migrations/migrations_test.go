@@ -7,13 +7,11 @@ import (
 	"sync"
 	"testing"
 
-	"go.uber.org/goleak"
 	_ "modernc.org/sqlite" // the driver
 
 	"github.com/datavision/desnode/migrations"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T, path string) *sql.DB {
 	t.Helper()
