@@ -9,12 +9,18 @@ GO       ?= go
 LINT     := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 REDOCLY  := @redocly/cli@2.77.0
 FUZZTIME ?= 60s
+ENGINE   ?= docker
 KILL     ?= -kills 50 -files 10000
 
+# What one node of the developer's environment does: mark, pack, keep, in any
+# combination; empty: it only serves reads.
+WORK     ?= mark,pack,keep
+
 .PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test clean
+.PHONY: dev-up dev-node dev-mark dev-pack dev-keep dev-read image compose-e2e
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: build ## start a node, archive Go's own source tree, read it all back and compare
 	./bin/desnode demo $(if $(DIR),'$(DIR)')
@@ -48,6 +54,38 @@ fmt: ## format the code
 
 kill-test: build ## kill -9 a node again and again while it archives, and check that nothing is lost
 	$(GO) run ./chaos/killtest -bin bin/desnode $(KILL)
+
+dev-up: test-deps build ## start Postgres and S3 below dev-data with a customer's table of documents; Ctrl-C ends them
+	$(GO) build -o bin/dev-up ./deploy/dev/up
+	exec ./bin/dev-up -dir dev-data -desnode bin/desnode
+
+# One data dir, so one node at a time: store and tables belong to the cluster
+# that node has formed. What one kind of work leaves, the next takes up.
+dev-node: build ## start a node on what dev-up started, doing WORK (mark,pack,keep)
+	@[ -f dev-data/env ] || { echo "there is no dev-data/env: run 'make dev-up' in another terminal first" >&2; exit 1; }
+	. dev-data/env && DESNODE_WORK='$(WORK),' exec ./bin/desnode start
+
+dev-mark: ## start that node with marking only
+	@$(MAKE) dev-node WORK=mark
+dev-pack: ## start that node with packing only
+	@$(MAKE) dev-node WORK=pack
+dev-keep: ## start that node with upkeep only: acknowledge, verify, delete
+	@$(MAKE) dev-node WORK=keep
+dev-read: ## start that node with no work at all: it serves reads
+	@$(MAKE) dev-node WORK=
+
+# What the image holds, as deploy/Dockerfile takes it.
+CA_BUNDLE ?= /etc/ssl/certs/ca-certificates.crt
+image: build ## build the container image desnode:dev from bin/desnode, offline
+	rm -rf bin/image && mkdir -p bin/image/data
+	cp bin/desnode bin/image/desnode
+	cp '$(CA_BUNDLE)' bin/image/ca-certificates.crt
+	$(ENGINE) build -f deploy/Dockerfile --target offline -t desnode:dev .
+
+compose-e2e: ## run deploy/compose where a container engine is: archive, read back, compare
+	@command -v '$(ENGINE)' >/dev/null || { echo "compose-e2e needs a container engine, and there is no $(ENGINE) here; ENGINE=podman names another" >&2; exit 1; }
+	@$(MAKE) image
+	ENGINE='$(ENGINE)' deploy/compose/e2e
 
 check: lint build test ## what CI runs: lint, build, test, a short fuzz and a short kill test
 	.ci/fuzz 3s

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -27,14 +28,27 @@ const (
 	stopTimeout  = 15 * time.Second
 )
 
-// freePort returns a loopback port that was free a moment ago.
-func freePort(ctx context.Context) (int, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+// portOf returns a loopback port that was free a moment ago: the one that the
+// server of dir had before, if it can be had, or any. URLs of a folder that is
+// used again then stay as they were.
+func portOf(ctx context.Context, dir string) (int, error) {
+	note := filepath.Join(dir, "port")
+	before, err := os.ReadFile(note)
+	if errors.Is(err, fs.ErrNotExist) {
+		before, err = []byte("0"), nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", string(before)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		l, err = new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	}
 	if err != nil {
 		return 0, err
 	}
 	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err = errors.Join(err, l.Close()); err != nil {
+	if err = errors.Join(err, l.Close(), os.WriteFile(note, []byte(port), 0o600)); err != nil {
 		return 0, err
 	}
 	return strconv.Atoi(port)

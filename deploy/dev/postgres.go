@@ -10,6 +10,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -27,22 +28,24 @@ type Postgres struct {
 	proc *process
 }
 
-// StartPostgres makes an empty Postgres cluster below dir, an empty folder, and
-// starts it. Connections are trusted; any role may log in without a password.
-// options are further settings, such as "max_connections=50".
+// StartPostgres starts the Postgres cluster below dir, which it makes when the
+// folder is empty. Connections are trusted; any role may log in without a
+// password. options are further settings, such as "max_connections=50".
 func StartPostgres(ctx context.Context, dir string, options ...string) (*Postgres, error) {
 	p := &Postgres{dir: dir}
 	err := p.find()
 	if err == nil {
-		err = p.init(ctx)
+		if _, stat := os.Stat(filepath.Join(dir, "data", "PG_VERSION")); stat != nil {
+			err = p.init(ctx)
+		}
 	}
 	if err == nil {
-		p.Port, err = freePort(ctx)
+		p.Port, err = portOf(ctx, dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
-	p.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", p.Port)
+	p.URL = p.DatabaseURL("postgres", "postgres")
 	conf, err := os.OpenFile(filepath.Join(dir, "data", "postgresql.auto.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
@@ -106,6 +109,25 @@ func (p *Postgres) init(ctx context.Context) error {
 		return fmt.Errorf("initdb: %w: %s", err, out)
 	}
 	return nil
+}
+
+// PSQL runs a script of SQL, and of psql's own commands, as superuser in a
+// database. It ends at the first error.
+func (p *Postgres) PSQL(ctx context.Context, database, script string) (string, error) {
+	cmd := p.command(ctx, "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
+		"-h", "127.0.0.1", "-p", strconv.Itoa(p.Port), "-U", "postgres", "-d", database)
+	cmd.Dir = p.dir
+	cmd.Stdin = strings.NewReader(script)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("psql: %w: %s", err, out)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// DatabaseURL connects as user to a database, without TLS.
+func (p *Postgres) DatabaseURL(user, database string) string {
+	return fmt.Sprintf("postgres://%s@%s/%s?sslmode=disable", user, p.Addr(), database)
 }
 
 // Start starts a server that was stopped, and waits until it answers.

@@ -48,7 +48,7 @@ func StartS3(ctx context.Context, dir string) (*S3, error) {
 			return nil, fmt.Errorf("s3: %w", err)
 		}
 	}
-	if s.Port, err = freePort(ctx); err != nil {
+	if s.Port, err = portOf(ctx, dir); err != nil {
 		return nil, fmt.Errorf("s3: %w", err)
 	}
 	s.Endpoint = "http://" + s.Addr()
@@ -88,9 +88,15 @@ func (s *S3) answers(ctx context.Context) error {
 	return nil
 }
 
-// MakeBucket makes an empty bucket without versioning.
+// MakeBucket makes an empty bucket without versioning; fs.ErrExist when it is
+// there.
 func (s *S3) MakeBucket(name string) error {
 	return os.Mkdir(filepath.Join(s.dir, "buckets", name), 0o750)
+}
+
+// BucketURL is the URL of a bucket as store.url takes it.
+func (s *S3) BucketURL(bucket string) string {
+	return fmt.Sprintf("s3://%s?endpoint=%s&region=%s", bucket, s.Endpoint, S3Region)
 }
 
 // Stop ends the server; its objects stay.
