@@ -92,17 +92,17 @@ type RootError struct {
 	// and not the mount point of a missing disk, its files are absent.
 	EmptyID string
 
-	rows *Root // the root as the rows spell it; nil: as Root
+	holds func(path string) bool // by the words of the rows; nil: by Root
 }
 
-// Holds reports whether the row with that path is one of those about which
-// nothing is known.
+// Holds reports whether the row with that path is one of those about whose
+// files nothing is known.
 func (e *RootError) Holds(path string) bool {
-	if e.rows != nil && e.rows.Holds(path) {
-		return true
+	if e.holds != nil {
+		return e.holds(path)
 	}
-	// Relative paths are of a source with one root, whatever its prefix.
-	return relative(path+"/") || e.rows == nil && strings.HasPrefix(path, strings.TrimSuffix(e.Root, "/")+"/")
+	// Relative paths are of a source with one root.
+	return !filepath.IsAbs(path) || strings.HasPrefix(path, strings.TrimSuffix(e.Root, "/")+"/")
 }
 
 func (e *RootError) Error() string { return "root " + e.Root + " is out of reach: " + e.Why }

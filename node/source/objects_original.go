@@ -42,7 +42,7 @@ func (b bucketFile) explain(ctx context.Context, what string, err error) error {
 	case errors.Is(err, ErrChanged), denied(err):
 		return fmt.Errorf("%s %s: %w", what, b, err)
 	}
-	return fmt.Errorf("%s %s: %w", what, b, &RootError{Root: b.at.root.target(), Why: err.Error(), rows: &b.at.root})
+	return fmt.Errorf("%s %s: %w", what, b, &RootError{Root: b.at.root.target(), Why: err.Error(), holds: b.at.holds})
 }
 
 // denied reports whether the store refuses the object. A number from the

@@ -45,7 +45,7 @@ func (m *mixed) file(path string) (at spot, folder *Folders, object *bucketFile,
 	}
 	objects, err := m.buckets(at.root.Bucket)
 	if err != nil {
-		return at, nil, nil, fmt.Errorf("%q: %w", path, &RootError{Root: at.root.target(), Why: err.Error(), rows: &at.root})
+		return at, nil, nil, fmt.Errorf("%q: %w", path, &RootError{Root: at.root.target(), Why: err.Error(), holds: at.holds})
 	}
 	return at, nil, &bucketFile{objects: objects, at: at}, nil
 }
@@ -53,7 +53,7 @@ func (m *mixed) file(path string) (at spot, folder *Folders, object *bucketFile,
 // named tells a root's error which rows' paths lie below the root.
 func named(at spot, err error) error {
 	if e, ok := errors.AsType[*RootError](err); ok {
-		e.rows = &at.root
+		e.holds = at.holds
 	}
 	return err
 }

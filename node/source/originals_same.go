@@ -27,12 +27,13 @@ func (m *mixed) Same(ctx context.Context, other string) ([]string, error) {
 		return nil, err
 	}
 	var places, words []string
+	alone := len(roots) == 1
 	add := func(at spot) {
 		word := at.root.word(at.rest)
 		if found, err := findSpot(roots, word); err == nil && found == at {
 			words = append(words, word) // else a longer prefix leads it elsewhere
 		}
-		if len(roots) == 1 {
+		if alone {
 			words = append(words, at.rest)
 		}
 	}
@@ -40,7 +41,7 @@ func (m *mixed) Same(ctx context.Context, other string) ([]string, error) {
 		places = []string{objectID(bucket, key), s3Scheme + bucket + "/" + key}
 		for _, r := range roots {
 			if rest, ok := strings.CutPrefix(key, r.Key); ok && r.Bucket == bucket && rest != "" {
-				add(spot{root: r, rest: rest})
+				add(spot{root: r, rest: rest, alone: alone})
 			}
 		}
 		return unique(append(places, words...)), nil
@@ -62,7 +63,7 @@ func (m *mixed) Same(ctx context.Context, other string) ([]string, error) {
 	for _, p := range found {
 		for _, r := range roots {
 			if r.Folder == p.root {
-				add(spot{root: r, rest: p.rel})
+				add(spot{root: r, rest: p.rel, alone: alone})
 			}
 		}
 	}

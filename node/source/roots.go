@@ -49,6 +49,8 @@ func ParseRoot(s string) (Root, error) {
 	switch {
 	case prefix == "":
 		return Root{}, fmt.Errorf("root %q: %w: no path stands before%s", s, ErrBadRoot, mapsTo)
+	case strings.Contains(target, mapsTo):
+		return Root{}, fmt.Errorf("root %q: %w: more than one%s", s, ErrBadRoot, mapsTo)
 	case strings.IndexByte(prefix, 0) >= 0, climbs(prefix):
 		return Root{}, fmt.Errorf("root %q: %w: the prefix holds a NUL byte or a %q segment", s, ErrBadRoot, "..")
 	}
@@ -141,7 +143,9 @@ func (r Root) target() string {
 }
 
 // windows reports whether backslashes separate below the root.
-func (r Root) windows() bool { return strings.Contains(r.Prefix, `\`) }
+func (r Root) windows() bool {
+	return strings.Contains(r.Prefix, `\`) || len(r.Prefix) > 1 && r.Prefix[1] == ':'
+}
 
 func (r Root) slashed(s string) string {
 	if r.windows() {
@@ -179,9 +183,13 @@ func (r Root) word(rest string) string {
 
 // spot is a path that was found below a root.
 type spot struct {
-	root Root
-	rest string // below the root, with slashes
+	root  Root
+	rest  string // below the root, with slashes
+	alone bool   // the root is the source's only one
 }
+
+// holds reports whether a row with that path is below the spot's root too.
+func (s spot) holds(path string) bool { return s.root.Holds(path) || s.alone && relative(path) }
 
 // key is the object's.
 func (s spot) key() string { return s.root.Key + s.rest }
@@ -207,6 +215,7 @@ func findSpot(roots []Root, path string) (spot, error) {
 		}
 		best = spot{root: roots[0], rest: roots[0].slashed(path)}
 	}
+	best.alone = len(roots) == 1
 	if best.root.Bucket != "" {
 		if !wholeKey(best.rest) {
 			return spot{}, fmt.Errorf("%q: a key with an empty segment, or one of dots: %w", path, ErrOutside)
@@ -226,5 +235,5 @@ func climbsLocally(path string) bool { return slices.Contains(strings.Split(path
 // relative reports whether a path of no root's prefix may be relative: neither
 // a local absolute one, nor one of Windows, nor one with a scheme.
 func relative(path string) bool {
-	return !isSeparator(rune(path[0])) && !strings.Contains(path, "://")
+	return path != "" && !isSeparator(rune(path[0])) && !strings.Contains(path, "://")
 }
