@@ -76,13 +76,17 @@ type Row struct {
 	ErrorCode   string // archive_error: code
 	ErrorText   string // archive_error: what happened
 	Claim       string // des_claim: the deletion that holds the row; empty: none
-	FileID      string // device and inode as last seen ("10302:4711"), NoFileID, "" unknown
+	// Problem says why the row can't be archived as it is: something that it must
+	// have is NULL or means nothing. It is refused as CodeInvalidRow. Empty: none.
+	Problem string
+	FileID  string // device and inode as last seen ("10302:4711"), NoFileID, "" unknown
 }
 
 // Failure codes, the first word of archive_error.
 const (
 	CodeInvalidName   = "invalid-name"
 	CodeInvalidPath   = "invalid-path"
+	CodeInvalidRow    = "invalid-row" // a required column is empty or makes no sense
 	CodeDuplicateName = "duplicate-name"
 	CodeNoFile        = "no-file"
 	CodeChanged       = "changed"

@@ -1,0 +1,65 @@
+package source
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/datavision/desnode/migrations"
+)
+
+// ByName returns the row that is served as name.
+func (p *Postgres) ByName(ctx context.Context, name string) (Row, error) {
+	const op = "look up the name"
+	missing := p.wrap(op, fmt.Errorf("%q: %w", name, ErrNotFound))
+	if !storable(name) {
+		return Row{}, missing
+	}
+	found, err := p.rows(ctx, call{RoleReader, op, 0}, func(q *pgQueries) request {
+		v := &params{}
+		value, served, own := v.text(name), q.col(migrations.ColDesName), q.col(migrations.ColName)
+		return request{"(SELECT " + q.row + q.from(served+" = "+value) + " LIMIT 1) UNION ALL (SELECT " + q.row +
+			q.from(own+" = "+value+" AND "+q.is(Active)+" AND "+served+" IS NULL") + " LIMIT 1)", *v}
+	})
+	switch code := sqlState(err); {
+	case code == untranslatable || code == notInRepertoire: // no name in the database's own encoding
+		return Row{}, missing
+	case err != nil:
+		return Row{}, err
+	case len(found) == 0:
+		return Row{}, missing
+	}
+	for _, r := range found {
+		if r.DesName == name {
+			return r, nil
+		}
+	}
+	return found[0], nil
+}
+
+// ByID returns the row with that id.
+func (p *Postgres) ByID(ctx context.Context, id string) (Row, error) {
+	c := call{RoleReader, "look up the id", 0}
+	found, err := p.byID(ctx, c, id)
+	if err == nil && len(found) == 0 {
+		err = p.wrap(c.op, fmt.Errorf("%q: %w", id, ErrNotFound))
+	}
+	if err != nil {
+		return Row{}, err
+	}
+	return found[0], nil
+}
+
+// byID returns the row with that id, or none.
+func (p *Postgres) byID(ctx context.Context, c call, id string) ([]Row, error) {
+	found, err := p.rows(ctx, c, func(q *pgQueries) request {
+		if !q.id.holds(id) {
+			return request{sql: "SELECT WHERE false"}
+		}
+		v := &params{}
+		return request{"SELECT " + q.row + q.from(q.col(migrations.ColID)+" = "+v.text(id)+"::"+q.id.cast) + " LIMIT 1", *v}
+	})
+	if len(found) > 0 && found[0].ID != id { // another spelling of it
+		return nil, err
+	}
+	return found, err
+}
