@@ -2,6 +2,7 @@ package packer
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -79,6 +80,46 @@ func TestAFileThatCameAfterADeletionIsComparedByContent(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A root that is empty may be the mount point of a missing disk: only one that
+// is known for having been emptied says that its file is gone.
+func TestARowOfAnEmptiedRootIsAcknowledgedAgain(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		t.Run(fmt.Sprintf("known: %v", known), func(t *testing.T) {
+			w := newWorld(t)
+			w.write("a", []byte("content"))
+			w.register("files", "a", "a")
+			p := w.packer(func(cfg *Config) { cfg.Emptied = func(id string) bool { return known && id != "" } })
+			w.drain(p)
+			first := w.row("a").Pack
+			listed, err := os.Lstat(filepath.Join(w.dir, "a"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.deleted("a")
+			w.mark("files", source.File{Name: "a", Path: filepath.Join(w.dir, "a"), Size: listed.Size(), ModTime: listed.ModTime()})
+			if row := w.row("a"); row.State != source.Marked || row.Version != 2 {
+				t.Fatalf("row is %s, version %d", row.State, row.Version)
+			}
+			// What was never archived is left alone, whatever the root.
+			w.mark("files", source.File{Name: "new", Path: filepath.Join(w.dir, "new"), Size: 3, ModTime: epoch})
+			res, err := p.Once(t.Context(), true)
+			if !errors.Is(err, ErrLeft) || res.Failed != 0 {
+				t.Errorf("%+v, %v", res, err)
+			}
+			want := source.Marked
+			if known {
+				want = source.Packed
+			}
+			if row := w.row("a"); row.State != want || known && row.Pack != first {
+				t.Errorf("row is %s in pack %s, want %s in %s", row.State, row.Pack, want, first)
+			}
+			if row := w.row("new"); row.State != source.Marked || row.Attempts != 0 {
+				t.Errorf("the new row is %s after %d attempts", row.State, row.Attempts)
+			}
+		})
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -60,8 +59,14 @@ type sourceState struct {
 	again  []source.Ack // rows to acknowledge again
 	unread int          // read errors, one after the other
 
-	mu   sync.Mutex     // guards left
-	left map[string]int // rows left alone, one after the other, by root; wholeSource: not for a root
+	mu   sync.Mutex          // guards left
+	left map[string]*trouble // by root; wholeSource: of no root
+}
+
+// trouble is what keeps the files of a root from being read.
+type trouble struct {
+	rows  int // left alone for it, one after the other
+	holds func(path string) bool
 }
 
 // wholeSource stands for all roots of a source.
@@ -71,20 +76,32 @@ const wholeSource = ""
 func (s *sourceState) isDown(path string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for root, n := range s.left {
-		if n >= maxLeft && inRoot(root, path) {
+	for _, t := range s.left {
+		if t.rows >= maxLeft && t.holds(path) {
 			return true
 		}
 	}
 	return false
 }
 
-// leftAlone counts a row that was left alone; maxLeft at once take the root down.
-func (s *sourceState) leftAlone(root string, n int) (total int) {
+// leftAlone counts n rows that were left alone, for a root's trouble or (nil)
+// the whole source's; maxLeft at once take it down.
+func (s *sourceState) leftAlone(path string, of *source.RootError, n int) (total int) {
+	root, holds := wholeSource, func(string) bool { return true }
+	if of != nil {
+		root, holds = of.Root, of.Holds
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.left[root] += n
-	return s.left[root]
+	t := s.left[root]
+	if t == nil {
+		t = &trouble{holds: holds}
+		s.left[root] = t
+	} else if known := t.holds; !known(path) { // several prefixes lead to this root
+		t.holds = func(path string) bool { return known(path) || holds(path) }
+	}
+	t.rows += n
+	return t.rows
 }
 
 // worked forgets the trouble of what path belongs to.
@@ -92,13 +109,7 @@ func (s *sourceState) worked(path string) {
 	s.unread = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	maps.DeleteFunc(s.left, func(root string, n int) bool { return n < maxLeft && inRoot(root, path) })
-}
-
-// inRoot reports whether path may be below root. Relative paths are of a
-// source that has one root.
-func inRoot(root, path string) bool {
-	return root == wholeSource || !filepath.IsAbs(path) || strings.HasPrefix(path, strings.TrimSuffix(root, "/")+"/")
+	maps.DeleteFunc(s.left, func(_ string, t *trouble) bool { return t.rows < maxLeft && t.holds(path) })
 }
 
 // newBuild opens a spool file and writes the pack's header into it.
@@ -108,7 +119,7 @@ func (p *Packer) newBuild(l raftmeta.Lease, rng desformat.Range, due source.Due,
 		marked: make(map[int64]int64), state: make(map[string]*sourceState),
 	}
 	for i := range sources {
-		b.state[sources[i].Name] = &sourceState{source: &sources[i], left: make(map[string]int)}
+		b.state[sources[i].Name] = &sourceState{source: &sources[i], left: make(map[string]*trouble)}
 	}
 	b.path = filepath.Join(p.cfg.SpoolDir, b.id.String()+spoolSuffix)
 	var err error
@@ -192,12 +203,9 @@ func (b *build) leave(ctx context.Context, of *source.Source, row source.Row, ca
 		b.leftBy = fmt.Errorf("row %s of source %s: %w", row.ID, row.Source, cause)
 	}
 	b.p.cfg.Logger.WarnContext(ctx, "row left alone", "source", row.Source, "id", row.ID, "path", row.Path, "err", cause)
-	root := wholeSource
-	if e, ok := errors.AsType[*source.RootError](cause); ok {
-		root = e.Root
-	}
-	if s.leftAlone(root, 1) >= maxLeft {
-		b.p.cfg.Logger.WarnContext(ctx, "rest left alone for this pack", "source", row.Source, "root", root, "err", cause)
+	root, _ := errors.AsType[*source.RootError](cause)
+	if s.leftAlone(row.Path, root, 1) >= maxLeft {
+		b.p.cfg.Logger.WarnContext(ctx, "rest left alone for this pack", "source", row.Source, "err", cause)
 	}
 	return nil
 }
@@ -207,7 +215,7 @@ func (b *build) leave(ctx context.Context, of *source.Source, row source.Row, ca
 func (b *build) pack(ctx context.Context, it *item) error {
 	rec := desformat.Record{
 		Type: desformat.TypeFile, Name: it.row.DesName, Seq: b.lease.Token,
-		Source: it.row.Source, ID: it.row.ID, Version: it.row.Version, Size: it.row.Size, ModTime: it.info.ModTime.UTC(),
+		Source: it.row.Source, ID: it.row.ID, Version: it.row.Version, Size: it.row.Size, ModTime: modTime(it),
 		Meta:       desformat.Metadata{ContentType: it.row.ContentType, Created: it.row.Created, Custom: it.row.Custom},
 		SourceSize: it.row.Size, SourceTime: it.row.ModTime,
 	}
@@ -220,7 +228,7 @@ func (b *build) pack(ctx context.Context, it *item) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if code := fileFault(content.err); code != "" {
+		if code := source.FileFault(content.err); code != "" {
 			return b.fail(ctx, it, code, content.err)
 		}
 		return b.leave(ctx, it.source, it.row, content.err)
@@ -277,7 +285,7 @@ func (b *build) fail(ctx context.Context, it *item, code string, cause error) er
 		return nil
 	}
 	if s.unread++; s.unread == maxUnread {
-		s.leftAlone(wholeSource, maxLeft)
+		s.leftAlone(it.row.Path, nil, maxLeft)
 		b.leftBy = fmt.Errorf("%d files of source %s can't be read, one after the other: %w", s.unread, it.row.Source, cause)
 	}
 	return nil

@@ -106,6 +106,11 @@ type Config struct {
 	Cluster  desformat.ClusterID
 	SpoolDir string // a folder of the packer's own; created, and emptied of what a crash left
 
+	// Emptied reports whether a root's folder, by its id, is known for one below
+	// which originals were deleted: when it is empty they are absent, and no disk
+	// is missing. nil: none is known.
+	Emptied func(rootID string) bool
+
 	// Marking says whether marking is at rest, and whether because some backlog
 	// reached its limit; nil: always at rest.
 	Marking func() (rested, full bool)
@@ -175,6 +180,9 @@ func (c Config) withDefaults() Config {
 	def(&c.PutRetries, 4)
 	if c.Marking == nil {
 		c.Marking = func() (bool, bool) { return true, false }
+	}
+	if c.Emptied == nil {
+		c.Emptied = func(string) bool { return false }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

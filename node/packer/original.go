@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"syscall"
 	"time"
 
 	"github.com/datavision/desnode/node/source"
@@ -19,7 +17,7 @@ func openOriginal(ctx context.Context, at listed) (source.Original, error) {
 		return nil, err
 	}
 	info := f.Info()
-	if info.Size != at.row.Size || !sameTime(info.ModTime, at.row.ModTime, precision(at.source.Rows)) {
+	if info.Size != at.row.Size || info.Modified(at.row.ModTime, precision(at.source.Rows)) {
 		err := fmt.Errorf("%w: %d bytes of %s, the row lists %d bytes of %s", source.ErrChanged,
 			info.Size, info.ModTime.Format(time.RFC3339Nano), at.row.Size, at.row.ModTime.Format(time.RFC3339Nano))
 		return nil, errors.Join(err, f.Close())
@@ -34,6 +32,15 @@ func precision(t source.Table) time.Duration {
 		return max(1, t.TimePrecision())
 	}
 	return 1
+}
+
+// modTime is the time that the record keeps: the file's own, unless it is less
+// exact than the row's, as an object's is. The manifest is asked for the row's.
+func modTime(it *item) time.Time {
+	if it.info.TimeUnit > precision(it.source.Rows) {
+		return it.row.ModTime.UTC()
+	}
+	return it.info.ModTime.UTC()
 }
 
 // sameTime reports whether a and b differ by less than one unit.
@@ -57,36 +64,6 @@ func readWhole(f io.Reader, buf []byte) error {
 		return nil
 	default:
 		return err
-	}
-}
-
-// notAboutTheFile are errors of the machine, the mount or the network: the
-// next file would meet them as well.
-var notAboutTheFile = []error{
-	syscall.ENOENT, // source.ErrNoFile is told apart before: a root is missing
-	syscall.ESTALE, syscall.ENOTCONN, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ETIMEDOUT, syscall.ENODEV,
-	syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR, syscall.EAGAIN,
-}
-
-// fileFault tells what reading a file has come to: a failure code for the row,
-// or "" when the error says nothing about this file. Only a number from the
-// kernel does, beside the errors that source.Originals names: a driver's own
-// troubles, a missing root among them, have none.
-func fileFault(err error) (code string) {
-	var errno syscall.Errno
-	switch {
-	case errors.Is(err, source.ErrNoFile):
-		return source.CodeNoFile
-	case errors.Is(err, source.ErrChanged):
-		return source.CodeChanged
-	case errors.Is(err, source.ErrNotRegular):
-		return source.CodeNotRegular
-	case errors.Is(err, source.ErrOutside):
-		return source.CodeInvalidPath
-	case !errors.As(err, &errno), slices.ContainsFunc(notAboutTheFile, func(e error) bool { return errors.Is(err, e) }):
-		return ""
-	default:
-		return source.CodeReadError
 	}
 }
 

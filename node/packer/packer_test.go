@@ -579,7 +579,7 @@ func TestFaultsOfFiles(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := fileFault(tt.err); got != tt.want {
+			if got := source.FileFault(tt.err); got != tt.want {
 				t.Errorf("code %q, want %q", got, tt.want)
 			}
 		})

@@ -54,7 +54,7 @@ func (b *build) prepare(ctx context.Context, it *item) {
 		if it.err == nil {
 			holds, it.err = it.holds(ctx, found.SHA256)
 		}
-		if holds || errors.Is(it.err, source.ErrNoFile) {
+		if holds || b.p.absent(it.err) {
 			it.verdict = toAgain
 			return
 		}
@@ -63,9 +63,17 @@ func (b *build) prepare(ctx context.Context, it *item) {
 		it.verdict = toPack
 		return
 	}
-	if it.code = fileFault(it.err); it.code != "" {
+	if it.code = source.FileFault(it.err); it.code != "" {
 		it.verdict = toFail
 	}
+}
+
+// absent reports whether err says that there is no file.
+func (p *Packer) absent(err error) bool {
+	if root, ok := errors.AsType[*source.RootError](err); ok {
+		return root.EmptyID != "" && p.cfg.Emptied(root.EmptyID)
+	}
+	return errors.Is(err, source.ErrNoFile)
 }
 
 // sameVersion reports whether the live record is the version that the row

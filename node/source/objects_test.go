@@ -120,9 +120,13 @@ func TestObjectStreamThatLies(t *testing.T) {
 		want error // nil: the root's
 	}{
 		{"ends early", func(r io.Reader) io.Reader { return io.LimitReader(r, 3) }, source.ErrChanged},
-		{"cut", func(r io.Reader) io.Reader { return io.MultiReader(io.LimitReader(r, 3), iotest.ErrReader(io.ErrUnexpectedEOF)) }, source.ErrChanged},
+		{"cut", func(r io.Reader) io.Reader {
+			return io.MultiReader(io.LimitReader(r, 3), iotest.ErrReader(io.ErrUnexpectedEOF))
+		}, source.ErrChanged},
 		{"goes on", func(r io.Reader) io.Reader { return io.MultiReader(r, strings.NewReader("!")) }, source.ErrChanged},
-		{"fails", func(r io.Reader) io.Reader { return io.MultiReader(io.LimitReader(r, 3), iotest.ErrReader(syscall.ECONNRESET)) }, nil},
+		{"fails", func(r io.Reader) io.Reader {
+			return io.MultiReader(io.LimitReader(r, 3), iotest.ErrReader(syscall.ECONNRESET))
+		}, nil},
 		{"fails behind the end", func(r io.Reader) io.Reader { return io.MultiReader(r, iotest.ErrReader(syscall.ECONNRESET)) }, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
