@@ -32,7 +32,7 @@ func (b binding) grants() []section {
 	all := strings.Join(Roles(), ", ")
 	s := section{title: "what each role may do", sql: []string{
 		fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", Schema, all),
-		fmt.Sprintf("GRANT SELECT ON desnode.cluster, desnode.file_id TO %s", all),
+		fmt.Sprintf("GRANT SELECT ON desnode.cluster, desnode.file_id, desnode.schema_version TO %s", all),
 		"GRANT INSERT ON desnode.cluster TO desnode_marker",
 		"GRANT INSERT, UPDATE, DELETE ON desnode.file_id TO desnode_deleter",
 	}}

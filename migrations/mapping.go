@@ -1,6 +1,7 @@
 package migrations
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -300,6 +301,23 @@ func (m Mapping) Resolve() (Resolved, error) {
 	}
 	r.quote()
 	return r, nil
+}
+
+// Customer resolves the mapping to the customer's own table, whatever the
+// binding. For the side binding that has neither a status nor what desnode
+// fills.
+func (m Mapping) Customer() (Resolved, error) {
+	if err := m.Validate(); err != nil {
+		return Resolved{}, err
+	}
+	return m.customer(), nil
+}
+
+// Fingerprint tells mappings apart. The view of the side binding keeps that of
+// the mapping it was made from in its comment.
+func (m Mapping) Fingerprint() string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %t %q %q %q", m.Source, m.Table, m.Side, m.Columns, m.Metadata, m.Filter))
+	return fmt.Sprintf("desnode mapping %x", sum[:8])
 }
 
 // customer resolves a valid mapping to the customer's own table. For the side

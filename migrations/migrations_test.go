@@ -12,7 +12,6 @@ import (
 	"github.com/datavision/desnode/migrations"
 )
 
-
 func open(t *testing.T, path string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", path+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)")

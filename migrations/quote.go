@@ -22,6 +22,9 @@ func quoteLiteral(s string) string {
 	return quoted
 }
 
+// Literal makes an SQL text literal of s, whatever it holds.
+func Literal(s string) string { return quoteLiteral(s) }
+
 // dollarQuote puts text between dollar signs with a tag that it does not hold.
 func dollarQuote(text string) string {
 	tag := "$desnode$"

@@ -33,6 +33,7 @@ func (b binding) side() []section {
 			"REVOKE ALL ON FUNCTION " + b.ownFunction("update") + "() FROM PUBLIC",
 			fmt.Sprintf("CREATE TRIGGER desnode_update INSTEAD OF UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
 				b.view.Relation, b.ownFunction("update")),
+			fmt.Sprintf("COMMENT ON VIEW %s IS %s", b.view.Relation, quoteLiteral(b.m.Fingerprint())),
 		},
 	}}
 }

@@ -62,6 +62,13 @@ func (s stepSet) steps() ([]step, error) {
 	return steps, nil
 }
 
+// SchemaSteps returns the number of the last step of schema desnode that this
+// desnode knows; desnode.schema_version has those that were applied.
+func SchemaSteps() (int, error) {
+	steps, err := schemaSteps.steps()
+	return len(steps), err
+}
+
 // sections are the steps as a script runs them: each once, with goose's record.
 func (s stepSet) sections() ([]section, error) {
 	steps, err := s.steps()
