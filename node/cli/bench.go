@@ -170,7 +170,7 @@ func (r *benchRun) seed(ctx context.Context) (took time.Duration, err error) {
 	if r.flags.source == "sqlite" {
 		err = r.seedSQLite(ctx, inserted)
 	} else {
-		err = source.Seed(ctx, src.URL, benchSource, r.files.Count, r.files.File, inserted)
+		err = source.Seed(ctx, src.URL, src.Mapping(benchSource), r.files.Count, r.files.File, inserted)
 	}
 	return time.Since(began), err
 }

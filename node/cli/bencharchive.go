@@ -83,8 +83,11 @@ func (r *benchRun) archiveStages(ctx context.Context, report *benchReport, every
 
 // archive waits until everything is PACKED and verified, and notes the figures.
 func (r *benchRun) archive(ctx context.Context, n *benchNode, report *benchReport) error {
-	heap := watchHeap()
-	defer func() { report.PeakHeap = heap.end() }()
+	memory := watchMemory()
+	defer func() {
+		memory.end()
+		report.PeakGo, report.PeakHeap = memory.total.Load(), memory.heap.Load()
+	}()
 	began := time.Now()
 	last, err := runArchive(ctx, n.client, api.ArchiveRequest{}, r.app.progress("archive"))
 	if err != nil {

@@ -112,36 +112,43 @@ func (b *benchNode) awaitVerified(ctx context.Context) error {
 	}
 }
 
-// heapWatch notes the most bytes that the Go heap's objects took, looked at
-// ten times a second.
-type heapWatch struct {
-	peak  atomic.Uint64
-	stop  chan struct{}
-	ended chan struct{}
+// memoryWatch notes the most memory that Go's part of this process took, looked
+// at ten times a second. What is beyond is of the libraries that keep memory of
+// their own (SQLite) and of files in memory.
+type memoryWatch struct {
+	heap, total atomic.Int64 // bytes
+	stop        chan struct{}
+	ended       chan struct{}
 }
 
-// watchHeap begins to look; end ends it.
-func watchHeap() *heapWatch {
-	h := &heapWatch{stop: make(chan struct{}), ended: make(chan struct{})}
+// watchMemory begins to look; end ends it.
+func watchMemory() *memoryWatch {
+	w := &memoryWatch{stop: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
-		defer close(h.ended)
-		sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+		defer close(w.ended)
+		samples := []metrics.Sample{
+			{Name: "/memory/classes/heap/objects:bytes"},
+			{Name: "/memory/classes/total:bytes"},
+			{Name: "/memory/classes/heap/released:bytes"}, // given back to the system
+		}
 		for tick := time.NewTicker(100 * time.Millisecond); ; {
-			metrics.Read(sample)
-			h.peak.Store(max(h.peak.Load(), sample[0].Value.Uint64()))
+			metrics.Read(samples)
+			of := func(i int) int64 { return int64(samples[i].Value.Uint64()) }
+			w.heap.Store(max(w.heap.Load(), of(0)))
+			w.total.Store(max(w.total.Load(), of(1)-of(2)))
 			select {
 			case <-tick.C:
-			case <-h.stop:
+			case <-w.stop:
 				tick.Stop()
 				return
 			}
 		}
 	}()
-	return h
+	return w
 }
 
-func (h *heapWatch) end() int64 {
-	close(h.stop)
-	<-h.ended
-	return int64(h.peak.Load())
+// end stops looking; what was noted stays.
+func (w *memoryWatch) end() {
+	close(w.stop)
+	<-w.ended
 }

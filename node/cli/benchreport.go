@@ -42,7 +42,8 @@ type benchReport struct {
 
 	PeakMemory     int64 `json:"peak_memory"`      // resident, load generator included
 	PeakSinceStart bool  `json:"peak_since_start"` // the insertion is included too
-	PeakHeap       int64 `json:"peak_heap"`        // of it, objects on the Go heap
+	PeakGo         int64 `json:"peak_go"`          // of it, Go's part
+	PeakHeap       int64 `json:"peak_heap"`        // of that, objects on the heap
 
 	ReadBack benchCompared `json:"read_back"`
 	Restart  benchRestart  `json:"restart"`
@@ -124,7 +125,8 @@ func (b benchReport) write(w io.Writer) error {
 	if b.PeakSinceStart {
 		since = "the program's start"
 	}
-	t.row("peak memory", fmt.Sprintf("%s resident since %s, of it %s on the Go heap", formatBytes(b.PeakMemory), since, formatBytes(b.PeakHeap)))
+	t.row("peak memory", fmt.Sprintf("%s resident since %s; Go's part at most %s, objects on its heap %s",
+		formatBytes(b.PeakMemory), since, formatBytes(b.PeakGo), formatBytes(b.PeakHeap)))
 	t.row("read back", fmt.Sprintf("%s identical, %s missing or different %s", formatCount(b.ReadBack.Identical), formatCount(b.ReadBack.Wrong), printable(b.ReadBack.First)))
 	t.row("restart", fmt.Sprintf("ready after %s, first right answer %s later", formatSeconds(b.Restart.Ready), formatSeconds(b.Restart.FirstAnswer)))
 	return t.flush()

@@ -7,47 +7,68 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/datavision/desnode/migrations"
 )
 
 // SeedTable is the table that Seed fills.
 const SeedTable = "desnode_bench.files"
 
-// Seed makes SeedTable anew in a Postgres database and fills it with n ACTIVE
-// rows, those that file returns for 0 to n-1, by COPY; their ids are 1 to n. It
-// is what a customer's table looks like before desnode is told of it: for load
-// tests, which then run `source init` on it.
+// Seed makes SeedTable anew in a Postgres database, fills it by COPY with n
+// ACTIVE rows, those that file returns for 0 to n-1, and then has migrations
+// add what desnode needs, as to a customer's table that was there first. m is
+// the mapping, its Table SeedTable; ids are 1 to n. For load tests only.
 //
 // What an earlier load under the source's name has left in schema desnode is
 // forgotten. progress is told after every few thousand rows; nil: nobody.
-func Seed(ctx context.Context, url, source string, n int64, file func(i int64) File, progress func(rows int64)) (err error) {
-	conn, err := pgx.Connect(ctx, url)
+func Seed(ctx context.Context, url string, m migrations.Mapping, n int64, file func(i int64) File, progress func(rows int64)) error {
+	if m.Table != SeedTable {
+		return fmt.Errorf("seed: the table is %s, not %s", SeedTable, m.Table)
+	}
+	err := connected(ctx, url, func(conn *pgx.Conn) error {
+		if err := forget(ctx, conn, m.Source); err != nil {
+			return err
+		}
+		return copyRows(ctx, conn, n, file, progress)
+	})
 	if err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
-	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	if err := seed(ctx, conn, n, file, progress); err != nil {
+	if _, err := migrations.Apply(ctx, url, m, migrations.ScriptOptions{Trigger: true}); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
-	if err := forget(ctx, conn, source); err != nil {
-		return fmt.Errorf("seed: forget the last load: %w", err)
+	err = connected(ctx, url, func(conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, "VACUUM ANALYZE "+SeedTable)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("seed: %w", err)
 	}
 	return nil
 }
 
-// Unseed removes what Seed has made, and what desnode has noted of it.
-func Unseed(ctx context.Context, url, source string) (err error) {
-	conn, err := pgx.Connect(ctx, url)
+// Unseed removes what Seed has made, and what desnode has noted of the source.
+// Schema desnode and the roles stay.
+func Unseed(ctx context.Context, url, source string) error {
+	err := connected(ctx, url, func(conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS desnode_bench CASCADE"); err != nil {
+			return err
+		}
+		return forget(ctx, conn, source)
+	})
 	if err != nil {
 		return fmt.Errorf("unseed: %w", err)
 	}
-	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	if _, err := conn.Exec(ctx, "DROP SCHEMA IF EXISTS desnode_bench CASCADE"); err != nil {
-		return fmt.Errorf("unseed: %w", err)
-	}
-	if err := forget(ctx, conn, source); err != nil {
-		return fmt.Errorf("unseed: %w", err)
-	}
 	return nil
+}
+
+// connected calls f with a connection of its own.
+func connected(ctx context.Context, url string, f func(*pgx.Conn) error) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err // without the password
+	}
+	return errors.Join(f(conn), conn.Close(context.WithoutCancel(ctx)))
 }
 
 const seedDDL = `
@@ -65,7 +86,7 @@ const seedDDL = `
 // seedProgress is the number of rows between two calls of progress.
 const seedProgress = 10_000
 
-func seed(ctx context.Context, conn *pgx.Conn, n int64, file func(i int64) File, progress func(rows int64)) error {
+func copyRows(ctx context.Context, conn *pgx.Conn, n int64, file func(i int64) File, progress func(rows int64)) error {
 	if _, err := conn.Exec(ctx, seedDDL); err != nil {
 		return err
 	}
@@ -82,10 +103,7 @@ func seed(ctx context.Context, conn *pgx.Conn, n int64, file func(i int64) File,
 		return []any{i, f.Name, f.Path, f.Size, f.ModTime}, nil
 	}
 	columns := []string{"id", "name", "path", "size", "modified_at"}
-	if _, err := conn.CopyFrom(ctx, pgx.Identifier{"desnode_bench", "files"}, columns, pgx.CopyFromFunc(next)); err != nil {
-		return err
-	}
-	_, err := conn.Exec(ctx, "ANALYZE desnode_bench.files")
+	_, err := conn.CopyFrom(ctx, pgx.Identifier{"desnode_bench", "files"}, columns, pgx.CopyFromFunc(next))
 	return err
 }
 
@@ -96,7 +114,7 @@ func forget(ctx context.Context, conn *pgx.Conn, source string) error {
 		_, err := conn.Exec(ctx, "DELETE FROM "+table+" WHERE source = $1", source)
 		var refused *pgconn.PgError
 		if errors.As(err, &refused) && refused.Code == undefinedTable {
-			continue
+			continue // nobody has ever archived from this database
 		}
 		if err != nil {
 			return err
