@@ -19,41 +19,42 @@ func (k *Keeper) Acknowledge(ctx context.Context, p *raftmeta.Pack) error {
 	if err != nil {
 		return fmt.Errorf("acknowledge: %w", err)
 	}
-	_, err = k.AcknowledgeFrom(ctx, p, objectFetcher{k.cfg.Store, c.Key, c.Version})
-	return err
+	return k.AcknowledgeFrom(ctx, p, objectFetcher{k.cfg.Store, c.Key, c.Version}, nil)
 }
 
 // AcknowledgeFrom is Acknowledge with the pack's bytes at hand, for a packer
-// that still has its spool file. It returns how many rows the database refused
-// to change.
-func (k *Keeper) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher) (refused int, err error) {
+// that still has its spool file. It calls refused, unless that is nil, for each
+// row that the database refused to change.
+func (k *Keeper) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher,
+	refused func(source, id string, version uint32),
+) error {
 	k.countAck(p.ID, 1)
 	defer k.countAck(p.ID, -1)
-	a := acknowledging{k: k, pack: p, acks: map[string]*batch{}}
+	a := acknowledging{k: k, pack: p, acks: map[string]*batch{}, refused: refused}
 	for e, err := range desformat.ReadCatalog(ctx, f, p.Catalog) {
 		if err != nil {
-			return 0, fmt.Errorf("acknowledge pack %s: catalog: %w", p.ID, err)
+			return fmt.Errorf("acknowledge pack %s: catalog: %w", p.ID, err)
 		}
 		if err := a.add(ctx, e); err != nil {
-			return 0, fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
+			return fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
 		}
 	}
 	if a.records != p.Records {
-		return 0, fmt.Errorf("acknowledge pack %s: catalog lists %d records, manifest %d: %w", p.ID, a.records, p.Records, desformat.ErrCorrupt)
+		return fmt.Errorf("acknowledge pack %s: catalog lists %d records, manifest %d: %w", p.ID, a.records, p.Records, desformat.ErrCorrupt)
 	}
 	for name := range a.acks {
 		if err := a.flush(ctx, name); err != nil {
-			return 0, fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
+			return fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
 		}
 	}
 	slices.Sort(a.dead)
 	if err := k.cfg.Commands.AckPack(ctx, p.ID, a.dead); err != nil {
-		return 0, fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
+		return fmt.Errorf("acknowledge pack %s: %w", p.ID, err)
 	}
 	k.metrics.acknowledged.Add(float64(a.live))
 	k.metrics.dead.Add(float64(len(a.dead)))
 	k.log.InfoContext(ctx, "pack acknowledged", "pack", p.ID, "range", p.Range, "live", a.live, "dead", len(a.dead))
-	return a.refused, nil
+	return nil
 }
 
 // countAck keeps Run from taking up what a packer is acknowledging right now.
@@ -73,7 +74,7 @@ type acknowledging struct {
 	acks    map[string]*batch // by source
 	dead    []uint32
 	live    int
-	refused int // of dead
+	refused func(source, id string, version uint32)
 	records uint32
 }
 
@@ -126,8 +127,8 @@ func (a *acknowledging) flush(ctx context.Context, name string) error {
 		case source.AckDone:
 			a.live++
 		case source.AckGone, source.AckRefused:
-			if r == source.AckRefused {
-				a.refused++
+			if r == source.AckRefused && a.refused != nil {
+				a.refused(name, b.acks[i].ID, b.acks[i].Version)
 			}
 			a.dead = append(a.dead, b.ordinals[i])
 			a.k.log.WarnContext(ctx, "record is dead", "pack", a.pack.ID, "ordinal", b.ordinals[i],

@@ -68,7 +68,7 @@ func TestAcknowledgeReadsTheBytesAtHand(t *testing.T) {
 	p := w.pack()
 	f := objectFetcher{w.folder, p.Copies[0].Key, p.Copies[0].Version}
 	w.faults.reset()
-	_, err := w.keeper(nil).AcknowledgeFrom(t.Context(), p, f)
+	err := w.keeper(nil).AcknowledgeFrom(t.Context(), p, f, nil)
 	w.check(err)
 	w.wantRow("a", source.Packed, "")
 	if slices.ContainsFunc(w.faults.calls, func(op string) bool { return strings.HasPrefix(op, "store.") }) {

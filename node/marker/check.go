@@ -19,13 +19,30 @@ func check(row source.Row) (code, text string) {
 	if err := desformat.CheckName(row.DesName); err != nil {
 		return source.CodeInvalidName, err.Error()
 	}
-	if n := len(row.ID); n == 0 || n > maxID {
-		return source.CodeInvalidName, fmt.Sprintf("the row's id is %d bytes long, allowed are 1 to %d", n, maxID)
+	if text := checkColumns(row); text != "" {
+		return source.CodeInvalidRow, text
 	}
 	if text := checkPath(row.Path); text != "" {
 		return source.CodeInvalidPath, text
 	}
 	return "", ""
+}
+
+// checkColumns refuses rows whose required columns are empty, which drivers
+// give as the zero time and as a negative size, or make no sense.
+func checkColumns(row source.Row) string {
+	n := len(row.ID)
+	switch {
+	case n == 0 || n > maxID:
+		return fmt.Sprintf("the id is %d bytes long, allowed are 1 to %d", n, maxID)
+	case !utf8.ValidString(row.ID):
+		return "the id is not UTF-8"
+	case row.Size < 0:
+		return "the size is negative or missing"
+	case row.ModTime.IsZero():
+		return "the modification time is missing"
+	}
+	return ""
 }
 
 // checkPath refuses paths that no root can make sense of. Whether an absolute

@@ -2,13 +2,16 @@ package marker
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -38,6 +41,16 @@ type Config struct {
 	// backlog has fallen below half of it.
 	BacklogBytes int64 // default 16 GiB
 	BacklogRows  int64 // default 1,048,576
+
+	Pace Pacer // default: no limits
+	// Stuck says how much of a source's MARKED backlog cannot be packed for now,
+	// its root being gone, and which paths are below such a root: the one does
+	// not count against the limits, the other are not marked. Default: none.
+	Stuck func(source string) (rows, bytes int64, below func(path string) bool)
+	// NewName makes up a name for a row of a source whose names are generated:
+	// valid in URLs, never given before, rising with time. Default: a UUID of
+	// version 7 as 32 hexadecimal digits.
+	NewName func() (string, error)
 
 	Now     func() time.Time      // default time.Now
 	Logger  *slog.Logger          // default: silent
@@ -75,6 +88,15 @@ func (c Config) withDefaults() Config {
 	if c.BacklogRows == 0 {
 		c.BacklogRows = 64 * 16 << 10
 	}
+	if c.Pace == nil {
+		c.Pace = pace.Free{}
+	}
+	if c.Stuck == nil {
+		c.Stuck = func(string) (int64, int64, func(string) bool) { return 0, 0, func(string) bool { return false } }
+	}
+	if c.NewName == nil {
+		c.NewName = newName
+	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -82,4 +104,15 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c
+}
+
+// newName returns a new UUID of version 7. Its first 48 bits are the time in
+// milliseconds, so that names sort by age; hexadecimal digits need no escaping
+// and don't depend on case.
+func newName() (string, error) {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(id[:]), nil
 }

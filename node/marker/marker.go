@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -18,14 +21,15 @@ type Marker struct {
 	kick    chan struct{} // one pending wake-up of Run
 	running chan struct{} // holds one token while a round runs
 
-	mu     sync.Mutex       // guards what follows; the maps are keyed by source
-	alive  bool             // Run is under way
-	busy   bool             // a round is
-	asked  uint64           // how often Kick was called
-	served uint64           // how much of it the last round saw
-	full   map[string]bool  // sources whose marking rests at a backlog limit
-	done   map[string]bool  // sources that have had a round
-	faults map[string]error // why the last round of a source ended early
+	mu     sync.Mutex        // guards what follows; the maps are keyed by source
+	alive  bool              // Run is under way
+	busy   bool              // a round is
+	asked  uint64            // how often Kick was called
+	served uint64            // how much of it the last round saw
+	full   map[string]bool   // sources whose marking rests at a backlog limit
+	done   map[string]bool   // sources that have had a round
+	faults map[string]error  // why the last round of a source ended early
+	resume map[string]string // the id behind which the next round begins
 }
 
 // New checks cfg and returns a Marker. It starts nothing.
@@ -46,6 +50,7 @@ func New(cfg Config) (*Marker, error) {
 		full:    make(map[string]bool),
 		done:    make(map[string]bool),
 		faults:  make(map[string]error),
+		resume:  make(map[string]string),
 	}, nil
 }
 
@@ -68,6 +73,7 @@ func (m *Marker) Run(ctx context.Context) error {
 	defer m.setAlive(false)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	wasHeld := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -85,8 +91,20 @@ func (m *Marker) Run(ctx context.Context) error {
 		if marked+refused > 0 {
 			m.cfg.Logger.InfoContext(ctx, "rows marked", "marked", marked, "refused", refused)
 		}
+		if held := m.heldBy(); held != wasHeld {
+			m.cfg.Logger.InfoContext(ctx, "marking held or let go", "held", held)
+			wasHeld = held
+		}
 		timer.Reset(m.cfg.Poll)
 	}
+}
+
+// heldBy says what holds marking, or returns an empty string.
+func (m *Marker) heldBy() string {
+	if h := pace.AsHeld(m.Problem()); h != nil {
+		return h.Error()
+	}
+	return ""
 }
 
 func (m *Marker) setAlive(alive bool) {
@@ -95,9 +113,10 @@ func (m *Marker) setAlive(alive bool) {
 	m.alive = alive
 }
 
-// Once marks what is eligible in every source, up to the backlog limits, and
-// returns how many rows it marked and how many it refused. The error joins what
-// stopped single sources; the others have been marked all the same.
+// Once marks what is eligible in every source, up to the backlog limits and as
+// its pace allows, and returns how many rows it marked and how many it refused.
+// The error joins what stopped single sources; the others have been marked all
+// the same. To be held is no error; Problem tells.
 func (m *Marker) Once(ctx context.Context) (marked, refused int, err error) {
 	select {
 	case m.running <- struct{}{}:
@@ -118,7 +137,7 @@ func (m *Marker) Once(ctx context.Context) (marked, refused int, err error) {
 	for _, s := range m.cfg.Sources() {
 		r := round{Marker: m, source: s, before: m.cfg.Now().Add(-m.cfg.MinAge)}
 		err := r.run(ctx)
-		if err != nil {
+		if err != nil && pace.AsHeld(err) == nil {
 			err = fmt.Errorf("mark source %s: %w", s.Name, err)
 			errs = append(errs, err)
 			m.metrics.errors.Inc()
@@ -144,27 +163,40 @@ func (m *Marker) note(name string, full bool, err error) {
 // Rested reports whether marking is at rest, so that the backlog is worth
 // cutting into ranges: no round is under way or asked for, and the last one
 // left no eligible row in any source, stopped at a backlog limit (then full is
-// true), found the work in other hands, or could not reach the source, for
-// which the others' rows need not wait. Without Run nothing is marked here, and
-// only a round under way is unrest.
-func (m *Marker) Rested() (rested, full bool) {
-	sources := m.cfg.Sources()
+// true), was held, found the work in other hands, or could not reach the source,
+// for which the others' rows need not wait. Without Run nothing is marked here,
+// and only a round under way is unrest.
+//
+// A round that waits for its pace is at rest too: it may take days. It trickles
+// then: more rows come, but slowly.
+func (m *Marker) Rested() (rested, full, trickles bool) {
+	sources, waiting := m.cfg.Sources(), m.cfg.Pace.Waiting()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	trickles = m.busy && waiting
 	rested = !m.busy
 	for _, s := range sources {
 		full = full || m.full[s.Name]
 		rested = rested && (m.done[s.Name] || !m.alive)
 	}
-	return rested && (m.asked == m.served || !m.alive), full
+	return rested && (m.asked == m.served || !m.alive) || trickles, full, trickles
 }
 
-// Problem returns what stopped the last round of some source, or nil.
+// Problem returns what stopped the last round of some source, a *pace.Held when
+// it was held, or nil.
 func (m *Marker) Problem() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
-	for _, err := range m.faults {
+	held := false
+	for _, name := range slices.Sorted(maps.Keys(m.faults)) {
+		err := m.faults[name]
+		if pace.AsHeld(err) != nil {
+			if held {
+				continue // all sources are held alike
+			}
+			held = true
+		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
@@ -178,11 +210,16 @@ type round struct {
 
 	marked, refused int
 	full            bool
-	backlogRows     int64 // counted at the beginning, plus what was marked since
+	backlogRows     int64 // counted at the beginning, plus what was marked since; without what is stuck
 	backlogBytes    int64
+	stuck           func(path string) bool // whose root is gone
+	passed          int                    // rows not marked for that
 }
 
 func (r *round) run(ctx context.Context) error {
+	if err := r.cfg.Pace.Held(); err != nil {
+		return err
+	}
 	// A look without the lease: an idle source costs no lease in each round.
 	first, err := r.source.Rows.Eligible(ctx, r.before, "", 1)
 	if err != nil || len(first) == 0 {
@@ -224,14 +261,26 @@ func (r *round) count(ctx context.Context) error {
 		r.backlogRows += b.Rows
 		r.backlogBytes += b.Bytes
 	}
+	// What nobody can pack now would keep the others' rows waiting.
+	var stuckRows, stuckBytes int64
+	stuckRows, stuckBytes, r.stuck = r.cfg.Stuck(r.source.Name)
+	r.backlogRows, r.backlogBytes = max(0, r.backlogRows-stuckRows), max(0, r.backlogBytes-stuckBytes)
 	r.metrics.backlog.WithLabelValues(r.source.Name, "rows").Set(float64(r.backlogRows))
 	r.metrics.backlog.WithLabelValues(r.source.Name, "bytes").Set(float64(r.backlogBytes))
 	return nil
 }
 
+// maxPassed bounds the rows that one round passes over because their root is
+// gone; the next round goes on behind them.
+const maxPassed = 100 * source.MaxBatch
+
 func (r *round) pages(ctx context.Context) error {
-	after := ""
+	after := r.resumeAfter("")
 	for {
+		if r.passed >= maxPassed {
+			r.resumeAfter(after)
+			return nil
+		}
 		if r.over(1) {
 			// The packer has taken some since the last count.
 			if err := r.count(ctx); err != nil {
@@ -256,13 +305,30 @@ func (r *round) pages(ctx context.Context) error {
 	}
 }
 
+// resumeAfter returns where the last round stopped among rows that it passed
+// over, "" for the start, and notes where this one did.
+func (r *round) resumeAfter(id string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.resume[r.source.Name]
+	r.resume[r.source.Name] = id
+	return last
+}
+
 // page refuses the rows that can never be archived and marks the others.
 func (r *round) page(ctx context.Context, rows []source.Row) error {
 	now := r.cfg.Now()
 	good := rows[:0]
 	for _, row := range rows {
+		if r.stuck(row.Path) {
+			r.passed++
+			continue
+		}
 		if row.DesName == "" { // else it was archived before, and keeps its served name
-			row.DesName = row.Name
+			var err error
+			if row.DesName, err = r.name(row); err != nil {
+				return err
+			}
 		}
 		code, text := check(row)
 		if code == "" {
@@ -276,23 +342,17 @@ func (r *round) page(ctx context.Context, rows []source.Row) error {
 		r.metrics.refused[code].Inc()
 		r.cfg.Logger.InfoContext(ctx, "row can't be archived", "source", row.Source, "id", row.ID, "code", code, "reason", text)
 	}
-	if len(good) == 0 {
-		return nil
+	return r.mark(ctx, good)
+}
+
+// name returns what a row is served under that was never archived before.
+func (r *round) name(row source.Row) (string, error) {
+	if !r.source.Generated {
+		return row.Name, nil
 	}
-	moved, err := r.source.Rows.Mark(ctx, good, source.Marking{At: now, Cluster: r.cfg.Cluster, ShardBits: r.cfg.ShardBits})
+	name, err := r.cfg.NewName()
 	if err != nil {
-		return err
+		return "", fmt.Errorf("generate a name: %w", err)
 	}
-	for i, row := range good {
-		if !moved[i] {
-			r.metrics.moved.Inc()
-			continue
-		}
-		r.marked++
-		r.backlogRows++
-		r.backlogBytes += row.Size
-		r.metrics.rows.Inc()
-		r.metrics.bytes.Add(float64(row.Size))
-	}
-	return nil
+	return name, nil
 }

@@ -143,7 +143,7 @@ func TestMarksRowsUnderTheirServedName(t *testing.T) {
 		}
 	}
 	once(t, m, 0, 0)
-	if rested, full := m.Rested(); !rested || full {
+	if rested, full, _ := m.Rested(); !rested || full {
 		t.Errorf("rested %v, full %v after marking all", rested, full)
 	}
 }
@@ -169,7 +169,7 @@ func TestRowsThatCanNeverBeArchivedFail(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			code, text := check(source.Row{ID: "1", DesName: tt.rowName, Path: tt.path})
+			code, text := check(source.Row{ID: "1", DesName: tt.rowName, Path: tt.path, ModTime: epoch})
 			if code != tt.code {
 				t.Errorf("code %q (%s), want %q", code, text, tt.code)
 			}
@@ -178,8 +178,8 @@ func TestRowsThatCanNeverBeArchivedFail(t *testing.T) {
 			}
 		})
 	}
-	for id, want := range map[string]string{"": source.CodeInvalidName, strings.Repeat("i", 64): "", strings.Repeat("i", 65): source.CodeInvalidName} {
-		if code, _ := check(source.Row{ID: id, DesName: "ok", Path: "p"}); code != want {
+	for id, want := range map[string]string{"": source.CodeInvalidRow, strings.Repeat("i", 64): "", strings.Repeat("i", 65): source.CodeInvalidRow, "\xff": source.CodeInvalidRow} {
+		if code, _ := check(source.Row{ID: id, DesName: "ok", Path: "p", ModTime: epoch}); code != want {
 			t.Errorf("id of %d bytes: code %q, want %q", len(id), code, want)
 		}
 	}
@@ -205,6 +205,7 @@ func TestRefusedRowsDontStopTheOthers(t *testing.T) {
 # TYPE des_marker_refused_rows_total counter
 des_marker_refused_rows_total{code="invalid-name"} 1
 des_marker_refused_rows_total{code="invalid-path"} 0
+des_marker_refused_rows_total{code="invalid-row"} 0
 # HELP des_marker_rows_total Rows moved to MARKED.
 # TYPE des_marker_rows_total counter
 des_marker_rows_total 2
@@ -235,7 +236,7 @@ func TestBacklogStaysBelowItsLimit(t *testing.T) {
 			register(t, table, files...)
 			m := newMarker(t, tt.cfg, table)
 			once(t, m, int(tt.want), 0)
-			_, full := m.Rested()
+			_, full, _ := m.Rested()
 			if full != (tt.want < 3500) {
 				t.Errorf("full %v after %d of 3500 rows", full, tt.want)
 			}
@@ -255,7 +256,7 @@ func TestMarkingGoesOnWhenHalfTheBacklogIsPacked(t *testing.T) {
 	once(t, m, 1000, 0)
 	pack(t, table, 400)
 	once(t, m, 0, 0) // 600 are left: more than half
-	if _, full := m.Rested(); !full {
+	if _, full, _ := m.Rested(); !full {
 		t.Error("not full while the backlog is above half its limit")
 	}
 	pack(t, table, 200)
@@ -310,7 +311,7 @@ func TestMarksOnlyUnderTheSourcesLease(t *testing.T) {
 	if got := states(t, a)[source.Active]; got != 1 {
 		t.Error("marked a source whose lease another holds")
 	}
-	if rested, _ := m.Rested(); !rested {
+	if rested, _, _ := m.Rested(); !rested {
 		t.Error("work in other hands counts as unrest")
 	}
 	delete(l.held, "s0")
@@ -349,7 +350,7 @@ func TestABrokenSourceDoesNotStopTheOthers(t *testing.T) {
 	if err := m.Problem(); !errors.Is(err, errBroken) {
 		t.Errorf("problem %v", err)
 	}
-	if rested, _ := m.Rested(); !rested {
+	if rested, _, _ := m.Rested(); !rested {
 		t.Error("a source that can't be reached holds up the others' rows")
 	}
 	once(t, m, 1, 0)
@@ -429,7 +430,7 @@ func TestRunPollsAndIsWokenByKick(t *testing.T) {
 		add := func() {
 			table.mu.Lock()
 			defer table.mu.Unlock()
-			table.active = append(table.active, source.Row{ID: "1", Name: "a", Path: "a", State: source.Active})
+			table.active = append(table.active, source.Row{ID: "1", Name: "a", Path: "a", ModTime: epoch, State: source.Active})
 		}
 		m := newMarker(t, Config{Poll: time.Minute, Now: time.Now}, table)
 		began := time.Now()
@@ -476,7 +477,7 @@ func TestRested(t *testing.T) {
 		m := newMarker(t, Config{}, table)
 		want := func(want bool, when string) {
 			t.Helper()
-			if rested, full := m.Rested(); rested != want || full {
+			if rested, full, _ := m.Rested(); rested != want || full {
 				t.Errorf("%s: rested %v, full %v", when, rested, full)
 			}
 		}

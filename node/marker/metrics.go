@@ -45,7 +45,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		refused: make(map[string]prometheus.Counter),
 	}
-	for _, code := range []string{source.CodeInvalidName, source.CodeInvalidPath} {
+	for _, code := range []string{source.CodeInvalidName, source.CodeInvalidPath, source.CodeInvalidRow} {
 		m.refused[code] = refused.WithLabelValues(code)
 	}
 	if reg == nil {

@@ -49,6 +49,9 @@ const (
 	CausePause  Cause = "pause"  // an operator paused it
 	CauseWindow Cause = "window" // no window is open
 	CauseDay    Cause = "day"    // the day's budget is used up
+	// CauseSettings: the replicated settings cannot be read, so that nobody knows
+	// whether an operator wants it to go on. To set them anew is the way out.
+	CauseSettings Cause = "settings"
 )
 
 // Held says why no work of a kind may begin.
@@ -56,7 +59,7 @@ type Held struct {
 	Kind  Kind
 	Cause Cause
 	Until time.Time // zero: until somebody resumes it
-	Text  string    // of a pause: the operator's reason
+	Text  string    // of a pause: the operator's reason; of settings: what is wrong
 	By    string    // of a pause: who
 }
 
@@ -75,6 +78,8 @@ func (h *Held) Error() string {
 		return fmt.Sprintf("%s is paused%s%s: %s", h.Kind, until, by, h.Text)
 	case CauseWindow:
 		return fmt.Sprintf("%s waits for its window%s", h.Kind, until)
+	case CauseSettings:
+		return fmt.Sprintf("%s is held: %s; set the throttle anew", h.Kind, h.Text)
 	default:
 		return fmt.Sprintf("%s has used up the day's budget, held%s", h.Kind, until)
 	}
@@ -82,6 +87,9 @@ func (h *Held) Error() string {
 
 // Is makes every Held an ErrHeld.
 func (h *Held) Is(target error) bool { return target == ErrHeld }
+
+// Causes returns every cause.
+func Causes() []Cause { return []Cause{CausePause, CauseWindow, CauseDay, CauseSettings} }
 
 // AsHeld returns err as a *Held, or nil when it is none.
 func AsHeld(err error) *Held {

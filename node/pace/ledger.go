@@ -18,7 +18,7 @@ type Settings interface {
 	// Changed is closed at the next change of any setting, or later.
 	Changed() <-chan struct{}
 	// Set changes a setting that was last changed at ifModIndex (0: there is
-	// none; a nil value deletes it); durable in a quorum when it returns nil.
+	// none); durable in a quorum when it returns nil.
 	// raftmeta.ErrConflict: somebody was faster. After any other error it may
 	// have happened.
 	Set(ctx context.Context, key string, value []byte, ifModIndex uint64) error
@@ -35,7 +35,7 @@ func update(ctx context.Context, s Settings, key string, change func(old []byte)
 		changed := s.Changed() // before the look, so that no change is missed
 		old, modIndex, _ := s.Setting(key)
 		value, err := change(old)
-		if err != nil || value != nil && string(value) == string(old) {
+		if err != nil || string(value) == string(old) {
 			return err
 		}
 		err = s.Set(ctx, key, value, modIndex)
@@ -127,7 +127,10 @@ func (w *Work) reserve(ctx context.Context, l *limits, want Want, step Amount, n
 		have.amount = have.amount.plus(more)
 		return json.Marshal(u)
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrInvalid):
+		return Amount{}, "", &Held{Kind: w.kind, Cause: CauseSettings, Text: err.Error()}
+	case err != nil:
 		return Amount{}, "", fmt.Errorf("reserve the day's budget: %w", err)
 	}
 	w.mu.Lock()

@@ -8,7 +8,7 @@ type collector struct{ p *Pacer }
 var (
 	factorDesc = prometheus.NewDesc("des_pace_factor", "Share of the full pace that the automatic slow-down leaves, from 1/64 to 1.", nil, nil)
 	reasonDesc = prometheus.NewDesc("des_pace_reason", "Whether work goes slower for this reason, 0 or 1.", []string{"reason"}, nil)
-	heldDesc   = prometheus.NewDesc("des_pace_held", "Whether work stands still for this reason (pause, window, day), 0 or 1.", []string{"work", "reason"}, nil)
+	heldDesc   = prometheus.NewDesc("des_pace_held", "Whether work stands still for this reason (pause, window, day, settings), 0 or 1.", []string{"work", "reason"}, nil)
 	usedDesc   = prometheus.NewDesc("des_pace_used", "Files and bytes of the day's budget that are used, while there is one.", []string{"work", "unit"}, nil)
 	limitDesc  = prometheus.NewDesc("des_pace_limit", "Files and bytes allowed, by span of time (second, day); 0: no limit.", []string{"work", "unit", "per"}, nil)
 )
@@ -20,13 +20,12 @@ func (collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect sends the gauges. Settings that cannot be read show as an invalid
-// metric: they hold all work.
+// Collect sends the gauges.
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	show := func(d *prometheus.Desc, value float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	st, err := c.p.Status()
+	st := c.p.Status()
 	show(factorDesc, st.Factor)
 	given := map[Code]bool{}
 	for _, r := range st.Reasons {
@@ -35,12 +34,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	for _, code := range Codes() {
 		show(reasonDesc, boolean(given[code]), string(code))
 	}
-	if err != nil {
-		ch <- prometheus.NewInvalidMetric(limitDesc, err)
-		return
-	}
 	for _, w := range st.Work {
-		for _, cause := range []Cause{CausePause, CauseWindow, CauseDay} {
+		for _, cause := range Causes() {
 			show(heldDesc, boolean(w.Held != nil && w.Held.Cause == cause), string(w.Kind), string(cause))
 		}
 		var l Limits

@@ -44,7 +44,6 @@ type Pacer struct {
 type parsedSettings struct {
 	modIndex uint64
 	settings *settings
-	err      error
 }
 
 // New checks cfg and returns a Pacer. It starts nothing.
@@ -115,20 +114,22 @@ func (p *Pacer) Run(ctx context.Context) error {
 	}
 }
 
-// settings returns what is in force. Settings that cannot be read hold all
-// work: nobody knows whether it is paused.
-func (p *Pacer) settings() (*settings, error) {
+// settings returns what is in force.
+func (p *Pacer) settings() *settings {
 	b, modIndex, _ := p.cfg.Settings.Setting(settingsKey)
 	if s := p.parsed.Load(); s != nil && s.modIndex == modIndex {
-		return s.settings, s.err
+		return s.settings
 	}
 	r, err := decodeRecord(b)
 	var s *settings
 	if err == nil {
 		s, err = r.parse(p.configured)
 	}
-	p.parsed.Store(&parsedSettings{modIndex, s, err})
-	return s, err
+	if err != nil {
+		s = &settings{limits: p.configured, unreadable: err}
+	}
+	p.parsed.Store(&parsedSettings{modIndex, s})
+	return s
 }
 
 // change replaces the replicated record by what f makes of it.
@@ -143,9 +144,6 @@ func (p *Pacer) change(ctx context.Context, f func(*record)) error {
 		r.Pauses = r.live(p.cfg.Now())
 		f(&r)
 		if r.Limits == nil && len(r.Pauses) == 0 {
-			if old == nil {
-				return old, nil
-			}
 			return []byte("{}"), nil
 		}
 		return json.Marshal(r)

@@ -119,6 +119,8 @@ type settings struct {
 	limits *limits
 	isSet  bool // the limits were set, not configured
 	pauses map[Kind]Pause
+
+	unreadable error // why nothing is known; holds all work
 }
 
 func decodeRecord(b []byte) (r record, err error) {
@@ -147,6 +149,9 @@ func (r record) parse(configured *limits) (*settings, error) {
 // held says what keeps a kind of work from beginning now, its day's budget
 // apart; nil: nothing.
 func (s *settings) held(kind Kind, now time.Time) *Held {
+	if s.unreadable != nil {
+		return &Held{Kind: kind, Cause: CauseSettings, Text: s.unreadable.Error()}
+	}
 	if p, ok := s.pauses[kind]; ok && (p.Until.IsZero() || now.Before(p.Until)) {
 		return &Held{Kind: kind, Cause: CausePause, Until: p.Until, Text: p.Reason, By: p.By}
 	}

@@ -23,21 +23,14 @@ type WorkStatus struct {
 	NextWindow time.Time
 }
 
-// Status returns the pace now. An error means that the replicated settings
-// cannot be read, which holds all work.
-func (p *Pacer) Status() (Status, error) {
+// Status returns the pace now.
+func (p *Pacer) Status() Status {
 	now := p.cfg.Now()
 	st := Status{Factor: p.cfg.Governor.Factor(), Reasons: p.cfg.Governor.Reasons()}
-	s, err := p.settings()
-	if err != nil {
-		return st, err
-	}
+	s := p.settings()
 	st.Limits, st.Configured = s.limits.Limits, !s.isSet
 	b, _, _ := p.cfg.Settings.Setting(usedKey)
 	u, err := readUsage(b, dateOf(now.In(s.limits.zone)))
-	if err != nil {
-		return st, err
-	}
 	for _, k := range Kinds() {
 		l, w := s.limits.of(k), p.works[k]
 		ws := WorkStatus{Kind: k, Limited: l == s.limits, Held: s.held(k, now), Waiting: w.Waiting(), Used: w.used(u, l)}
@@ -47,9 +40,12 @@ func (p *Pacer) Status() (Status, error) {
 		if ws.Held == nil && l.daily() && usedUp(l, ws.Used) {
 			ws.Held = &Held{Kind: k, Cause: CauseDay, Until: dateOf(now.In(l.zone)).add(1).begins(l.zone)}
 		}
+		if ws.Held == nil && l.daily() && err != nil {
+			ws.Held = &Held{Kind: k, Cause: CauseSettings, Text: err.Error()}
+		}
 		st.Work = append(st.Work, ws)
 	}
-	return st, nil
+	return st
 }
 
 // used returns what was reserved of the day, less what this node has not spent

@@ -40,11 +40,7 @@ const (
 // Held says why no work of this kind may begin now, or returns nil. Only Take
 // knows whether a day's budget is used up.
 func (w *Work) Held() error {
-	s, err := w.p.settings()
-	if err != nil {
-		return err
-	}
-	if h := s.held(w.kind, w.p.cfg.Now()); h != nil {
+	if h := w.p.settings().held(w.kind, w.p.cfg.Now()); h != nil {
 		return h
 	}
 	return nil
@@ -107,10 +103,7 @@ func (w *Work) try(ctx context.Context, want Want) (*Grant, time.Duration, error
 	case <-ctx.Done():
 		return nil, 0, ctx.Err()
 	}
-	s, err := w.p.settings()
-	if err != nil {
-		return nil, 0, err
-	}
+	s := w.p.settings()
 	now := w.p.cfg.Now()
 	if h := s.held(w.kind, now); h != nil {
 		return nil, 0, h
@@ -157,14 +150,12 @@ func (g *Grant) End(done Amount) {
 
 func (w *Work) finish(g *Grant, done Amount) {
 	left := g.Amount.minus(done)
-	s, err := w.p.settings()
+	l := w.p.settings().limits.of(w.kind)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ended = w.p.cfg.Now()
 	w.took = w.ended.Sub(g.began)
-	if err == nil {
-		w.rates.spend(s.limits.of(w.kind), Amount{}.minus(left))
-	}
+	w.rates.spend(l, Amount{}.minus(left))
 	if g.day != "" && w.credit.day == g.day {
 		w.credit.amount = w.credit.amount.plus(left)
 	}

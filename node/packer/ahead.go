@@ -19,6 +19,7 @@ const (
 	toFail                  // err is the file's; code says which failure
 	toRefuse                // err says why the row can never be packed; code says which failure
 	toLeave                 // err is not about this row
+	toWait                  // the database lets nobody change it, for now
 )
 
 // item is one row on its way into the pack.

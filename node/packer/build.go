@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -38,6 +39,7 @@ type build struct {
 	lease  raftmeta.Lease
 	rng    desformat.Range
 	due    source.Due
+	limit  pace.Amount // the build ends when it has packed so much
 	id     desformat.PackID
 	path   string
 	spool  spoolFile
@@ -49,7 +51,8 @@ type build struct {
 	last   desformat.NameHash // the last name that is live now, and whose it is
 	lastID string             // "" before the first
 	lastOf string
-	leftBy error // why the first row was left alone
+	leftBy error          // why the first row was left alone
+	tried  map[rowKey]int // attempts of the rows packed, where there were any
 	Result
 }
 
@@ -59,8 +62,10 @@ type sourceState struct {
 	again  []source.Ack // rows to acknowledge again
 	unread int          // read errors, one after the other
 
-	mu   sync.Mutex          // guards left
+	mu   sync.Mutex          // guards what follows
 	left map[string]*trouble // by root; wholeSource: of no root
+
+	stuck stuckRows // left alone for a root
 }
 
 // trouble is what keeps the files of a root from being read.
@@ -72,16 +77,43 @@ type trouble struct {
 // wholeSource stands for all roots of a source.
 const wholeSource = ""
 
-// isDown reports whether the rest of what path belongs to is left alone.
-func (s *sourceState) isDown(path string) bool {
+// isDown reports whether the rest of what path belongs to is left alone, and
+// for which root.
+func (s *sourceState) isDown(path string) (root string, down bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, t := range s.left {
+	for root, t := range s.left {
 		if t.rows >= maxLeft && t.holds(path) {
-			return true
+			return root, true
 		}
 	}
-	return false
+	return "", false
+}
+
+// isStuck counts a row that waits for its root.
+func (s *sourceState) isStuck(root string, row source.Row) {
+	if root == wholeSource {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stuck.roots == nil {
+		s.stuck.roots = make(map[string]func(string) bool)
+	}
+	s.stuck.roots[root] = s.left[root].holds
+	s.stuck.Files++
+	s.stuck.Bytes += max(0, row.Size)
+}
+
+// stuckRows returns what waits for its root, by source.
+func (b *build) stuckRows() map[string]stuckRows {
+	found := make(map[string]stuckRows)
+	for name, s := range b.state {
+		if s.stuck.Files > 0 {
+			found[name] = s.stuck
+		}
+	}
+	return found
 }
 
 // leftAlone counts n rows that were left alone, for a root's trouble or (nil)
@@ -116,7 +148,7 @@ func (s *sourceState) worked(path string) {
 func (p *Packer) newBuild(l raftmeta.Lease, rng desformat.Range, due source.Due, sources []source.Source) (*build, error) {
 	b := &build{
 		p: p, lease: l, rng: rng, due: due, id: p.cfg.NewID(),
-		marked: make(map[int64]int64), state: make(map[string]*sourceState),
+		marked: make(map[int64]int64), state: make(map[string]*sourceState), tried: make(map[rowKey]int),
 	}
 	for i := range sources {
 		b.state[sources[i].Name] = &sourceState{source: &sources[i], left: make(map[string]*trouble)}
@@ -169,8 +201,12 @@ func (b *build) fill(ctx context.Context, sources []source.Source) error {
 
 // take does what the item's verdict says. Its error ends the build.
 func (b *build) take(ctx context.Context, it *item) error {
-	if it.verdict == toLeave {
+	switch it.verdict {
+	case toLeave:
 		return b.leave(ctx, it.source, it.row, it.err)
+	case toWait:
+		b.Waiting++
+		return nil
 	}
 	if b.lastID != "" && it.hash == b.last {
 		return b.refuse(ctx, it.source, it.row, source.CodeDuplicateName,
@@ -196,7 +232,8 @@ func (b *build) leave(ctx context.Context, of *source.Source, row source.Row, ca
 	}
 	b.Left++
 	s := b.state[of.Name]
-	if s.isDown(row.Path) {
+	if root, down := s.isDown(row.Path); down {
+		s.isStuck(root, row)
 		return nil
 	}
 	if b.leftBy == nil {
@@ -207,12 +244,18 @@ func (b *build) leave(ctx context.Context, of *source.Source, row source.Row, ca
 	if s.leftAlone(row.Path, root, 1) >= maxLeft {
 		b.p.cfg.Logger.WarnContext(ctx, "rest left alone for this pack", "source", row.Source, "err", cause)
 	}
+	if root != nil {
+		s.isStuck(root.Root, row)
+	}
 	return nil
 }
 
 // pack appends the row's file. A file that turns out to be another than the
 // row lists is cut away by the writer and charged to the row.
 func (b *build) pack(ctx context.Context, it *item) error {
+	if b.Rows > 0 && it.row.Size > b.limit.Bytes-b.Bytes {
+		return errStop
+	}
 	rec := desformat.Record{
 		Type: desformat.TypeFile, Name: it.row.DesName, Seq: b.lease.Token,
 		Source: it.row.Source, ID: it.row.ID, Version: it.row.Version, Size: it.row.Size, ModTime: modTime(it),
@@ -235,7 +278,7 @@ func (b *build) pack(ctx context.Context, it *item) error {
 	}
 	switch {
 	case errors.Is(err, desformat.ErrBadRecord):
-		return b.refuse(ctx, it.source, it.row, CodeInvalidRow, err.Error())
+		return b.refuse(ctx, it.source, it.row, source.CodeInvalidRow, err.Error())
 	case errors.Is(err, desformat.ErrFull):
 		return errStop
 	case err != nil:
@@ -251,9 +294,10 @@ func (b *build) pack(ctx context.Context, it *item) error {
 	s.worked(it.row.Path)
 	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
 	b.marked[it.row.MarkedAt.Unix()]++
+	b.noteTried(it.row)
 	b.Rows++
 	b.Bytes += entry.Size
-	if b.writer.Bytes() >= packLimit*b.p.cfg.PackSize || b.writer.Records() >= recordLimit {
+	if b.Rows >= b.limit.Files || b.writer.Bytes() >= packLimit*b.p.cfg.PackSize || b.writer.Records() >= recordLimit {
 		return errStop
 	}
 	return nil
@@ -301,12 +345,23 @@ func (b *build) refuse(ctx context.Context, s *source.Source, row source.Row, co
 	return nil
 }
 
-// refused takes over how many of the packed rows the database did not move.
-func (b *build) refused(n int64) {
-	b.Rows -= n
-	b.Failed += n
-	b.Refused += n
-	b.p.metrics.failure(source.CodeRefused).Add(float64(n))
+// noteTried remembers how many attempts a row has had.
+func (b *build) noteTried(row source.Row) {
+	if row.Attempts > 0 && len(b.tried) < maxStubborn {
+		b.tried[keyOf(row)] = row.Attempts
+	}
+}
+
+// refused takes over that the database did not move a packed row.
+func (b *build) refused(of, id string, version uint32) {
+	b.Rows--
+	b.refusedRow(rowKey{of, id, version})
+}
+
+func (b *build) refusedRow(key rowKey) {
+	b.failed(source.CodeRefused)
+	b.Refused++
+	b.p.stubborn.refused(key, b.tried[key], b.p.cfg.Now())
 }
 
 func (b *build) failed(code string) {
@@ -318,6 +373,7 @@ func (b *build) failed(code string) {
 // packed before the database was restored, or by a run that was cut.
 func (b *build) acknowledgeLater(ctx context.Context, it *item) error {
 	b.last, b.lastID, b.lastOf = it.hash, it.row.ID, it.row.Source
+	b.noteTried(it.row)
 	s := b.state[it.source.Name]
 	s.again = append(s.again, source.Ack{
 		ID: it.row.ID, Name: it.row.DesName, Version: it.row.Version, Size: it.row.Size, ModTime: it.row.ModTime,
@@ -337,16 +393,15 @@ func (b *build) acknowledgeAgain(ctx context.Context, s *sourceState) error {
 	if err != nil {
 		return fmt.Errorf("acknowledge again %d rows of source %s: %w", len(s.again), s.source.Name, err)
 	}
+	acks := s.again
 	s.again = s.again[:0]
-	for _, r := range results {
+	for i, r := range results {
 		switch r {
 		case source.AckDone:
 			b.Again++
 			b.p.metrics.again.Inc()
 		case source.AckRefused:
-			b.Failed++
-			b.Refused++
-			b.p.metrics.failure(source.CodeRefused).Inc()
+			b.refusedRow(rowKey{s.source.Name, acks[i].ID, acks[i].Version})
 		case source.AckGone: // changed meanwhile: marked and packed anew
 		}
 	}

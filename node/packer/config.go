@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
@@ -35,10 +36,6 @@ var (
 	// sent. The pack is not committed.
 	ErrMismatch = errors.New("stored object differs from the upload")
 )
-
-// CodeInvalidRow is the failure code of a row that a record can't hold, for
-// the size of its metadata for example.
-const CodeInvalidRow = "invalid-row"
 
 // View is one immutable moment of the manifest; *raftmeta.View is one.
 type View interface {
@@ -89,10 +86,23 @@ type Finder interface {
 
 // Acknowledger moves the rows of a committed pack to PACKED and records its
 // dead ordinals; the keeper is one. content reads the pack's bytes. It may be
-// repeated; raftmeta.ErrClash means that it is under way elsewhere. refused is how many rows the
-// database would not move: each has counted an attempt.
+// repeated; raftmeta.ErrClash means that it is under way elsewhere. refused is
+// called, by one goroutine, for each row that the database would not move: it
+// has counted an attempt, if the database let it.
 type Acknowledger interface {
-	AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, content desformat.Fetcher) (refused int, err error)
+	AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, content desformat.Fetcher, refused func(source, id string, version uint32)) error
+}
+
+// Pacer says when and how fast packs may be built; *pace.Work is one. Its
+// methods may be called at once.
+type Pacer interface {
+	// Held says why no pack may be begun now, a *pace.Held, or returns nil.
+	Held() error
+	// Parallel returns how many of n packs may be built at once, one at least.
+	Parallel(n int) int
+	// Take waits for the rate and returns how much of a pack may be built; a
+	// *pace.Held when nothing may. What is granted is recorded before.
+	Take(ctx context.Context, want pace.Want) (*pace.Grant, error)
 }
 
 // Config configures a Packer. The fields of the first group are required.
@@ -111,9 +121,11 @@ type Config struct {
 	// is missing. nil: none is known.
 	Emptied func(rootID string) bool
 
-	// Marking says whether marking is at rest, and whether because some backlog
-	// reached its limit; nil: always at rest.
-	Marking func() (rested, full bool)
+	// Marking says whether marking is at rest, whether because some backlog
+	// reached its limit, and whether it trickles: what is MARKED is packed as it
+	// comes to a pack's size, and a flush waits. nil: always at rest.
+	Marking func() (rested, full, trickles bool)
+	Pace    Pacer // default: no limits
 
 	PackSize int64 // bytes of payload to aim at; default 256 MiB
 	// RoundBytes is the backlog that is cut at once. A smaller one waits for
@@ -179,7 +191,10 @@ func (c Config) withDefaults() Config {
 	def(&c.ReadAhead, 8<<20)
 	def(&c.PutRetries, 4)
 	if c.Marking == nil {
-		c.Marking = func() (bool, bool) { return true, false }
+		c.Marking = func() (bool, bool, bool) { return true, false, false }
+	}
+	if c.Pace == nil {
+		c.Pace = pace.Free{}
 	}
 	if c.Emptied == nil {
 		c.Emptied = func(string) bool { return false }

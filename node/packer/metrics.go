@@ -56,7 +56,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, code := range []string{
 		source.CodeInvalidName, source.CodeInvalidPath, source.CodeDuplicateName, source.CodeNoFile, source.CodeChanged,
-		source.CodeChecksum, source.CodeNotRegular, source.CodeReadError, source.CodeRefused, CodeInvalidRow,
+		source.CodeChecksum, source.CodeNotRegular, source.CodeReadError, source.CodeRefused, source.CodeInvalidRow,
 	} {
 		m.failures[code] = failures.WithLabelValues(code)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -26,6 +28,9 @@ type Packer struct {
 	cleaned bool          // the spool folder is ours and tidy; guarded by running
 	flushes atomic.Uint64 // how often Flush was called
 
+	stubborn stubborn
+	stuck    stuck
+
 	mu      sync.Mutex // guards problem
 	problem error
 }
@@ -40,9 +45,11 @@ type Result struct {
 	// Refused counts those of Failed that were packed in vain: the database
 	// would not move the row.
 	Refused int64
-	Left    int64 // rows left alone because the manifest could not be asked
-	Busy    int64 // ranges that others hold, or whose last pack waits for its acknowledgement
-	Due     int64 // rows that were due when the round began
+	Left    int64      // rows left alone because the manifest could not be asked
+	Waiting int64      // rows held back that the database lets nobody change
+	Busy    int64      // ranges that others hold, or whose last pack waits for its acknowledgement
+	Due     int64      // rows that were due when the round began
+	Held    *pace.Held // why the rest may not be packed now; nil: nothing holds it
 }
 
 func (r *Result) add(o Result) {
@@ -53,8 +60,12 @@ func (r *Result) add(o Result) {
 	r.Failed += o.Failed
 	r.Refused += o.Refused
 	r.Left += o.Left
+	r.Waiting += o.Waiting
 	r.Busy += o.Busy
 	r.Due += o.Due
+	if r.Held == nil {
+		r.Held = o.Held
+	}
 }
 
 // progress reports whether rows have left the backlog or have been charged.
@@ -77,11 +88,18 @@ func New(cfg Config) (*Packer, error) {
 		create:  createSpool,
 		kick:    make(chan struct{}, 1),
 		running: make(chan struct{}, 1),
+
+		stubborn: stubborn{backoff: cfg.Backoff},
 	}, nil
 }
 
-// Kick makes Run begin its next round now.
+// Kick makes Run begin its next round now, and try what it has held back.
 func (p *Packer) Kick() {
+	p.stubborn.forget()
+	p.wake()
+}
+
+func (p *Packer) wake() {
 	select {
 	case p.kick <- struct{}{}:
 	default:
@@ -93,7 +111,7 @@ func (p *Packer) Kick() {
 // left.
 func (p *Packer) Flush() {
 	p.flushes.Add(1)
-	p.Kick()
+	p.wake()
 }
 
 // Problem returns what stopped some build of the last round, or nil.
@@ -126,18 +144,19 @@ func (p *Packer) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-wake:
 		}
-		if rested, _ := p.cfg.Marking(); !rested {
+		rested, _, trickles := p.cfg.Marking()
+		if !rested {
 			timer.Reset(shortPause) // ranges cut now would be outgrown at once
 			continue
 		}
 		asked := p.flushes.Load()
-		flush := asked != flushed
+		flush := asked != flushed && !trickles
 		began := time.Now()
 		res, err := p.Once(ctx, flush)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err == nil && flush && res.Due == 0 {
+		if err == nil && flush && res.Due == 0 && res.Held == nil {
 			flushed = asked
 		}
 		// Counting the backlog is work for the database: at most 1/20 of the time.
@@ -150,14 +169,19 @@ func (p *Packer) Run(ctx context.Context) error {
 			}
 			wake, pause, trouble = nil, trouble, min(2*trouble, maxTrouble)
 			p.cfg.Logger.ErrorContext(ctx, "packing interrupted", "err", err, "wait", pause)
+		case res.Held != nil: // asking for more does not end it
+			wake, trouble = nil, minTrouble
 		case res.progress():
 			pause, trouble = 0, minTrouble
-		case res.Refused > 0: // packs that hold nothing but dead records are waste
+		case res.Refused+res.Waiting > 0: // packs that hold nothing but dead records are waste
 			wake, pause, trouble = nil, trouble, min(2*trouble, maxTrouble)
 		default:
 			trouble = minTrouble
-			if flush && res.Due > 0 {
+			switch {
+			case flush && res.Due > 0:
 				pause = shortPause
+			case trickles: // a flush that waits is no reason to count again and again
+				wake = nil
 			}
 		}
 		timer.Reset(pause)
@@ -179,8 +203,12 @@ func (p *Packer) Once(ctx context.Context, flush bool) (Result, error) {
 		p.metrics.errors.Inc()
 	}
 	problem := err
-	if problem == nil && res.Refused > 0 {
-		problem = fmt.Errorf("%w: %d in the last round", ErrRefused, res.Refused)
+	switch {
+	case problem != nil:
+	case res.Held != nil:
+		problem = res.Held
+	case res.Refused+res.Waiting > 0:
+		problem = fmt.Errorf("%w: %d in the last round, tried again after a pause that grows", ErrRefused, res.Refused+res.Waiting)
 	}
 	p.mu.Lock()
 	p.problem = problem
@@ -195,9 +223,12 @@ func (p *Packer) round(ctx context.Context, flush bool) (Result, error) {
 		}
 		p.cleaned = true
 	}
-	rested, full := p.cfg.Marking()
+	rested, full, _ := p.cfg.Marking()
 	if !rested && !flush {
 		return Result{}, nil
+	}
+	if err := p.cfg.Pace.Held(); err != nil {
+		return heldResult(err)
 	}
 	sources := p.cfg.Sources()
 	due := source.Due{Now: p.cfg.Now(), Backoff: p.cfg.Backoff, RowCap: rowCap(p.cfg.PackSize)}
@@ -208,7 +239,7 @@ func (p *Packer) round(ctx context.Context, flush bool) (Result, error) {
 	total := backlog.Result
 
 	var g errgroup.Group
-	g.SetLimit(p.cfg.Workers)
+	g.SetLimit(p.cfg.Pace.Parallel(p.cfg.Workers))
 	var mu sync.Mutex // guards total, errs and stopped
 	stopped := false
 	errs := []error{errPlan}
@@ -220,10 +251,11 @@ func (p *Packer) round(ctx context.Context, flush bool) (Result, error) {
 			if stop || ctx.Err() != nil {
 				return nil // what stopped one range would stop the next
 			}
-			res, err := p.packRange(ctx, c.rng, due, sources)
+			res, err := p.packPaced(ctx, c, due, sources)
 			mu.Lock()
 			defer mu.Unlock()
 			total.add(res)
+			stopped = stopped || res.Held != nil
 			if err != nil {
 				errs = append(errs, err)
 				stopped = stopped || !errors.Is(err, ErrLeft)
@@ -313,8 +345,35 @@ func busyRanges(v View, n *int64) func(desformat.Range) bool {
 	}
 }
 
+// heldResult turns what a Pacer says into a result.
+func heldResult(err error) (Result, error) {
+	if held := pace.AsHeld(err); held != nil {
+		return Result{Held: held}, nil
+	}
+	return Result{}, err
+}
+
+// packPaced packs as much of a cut as its pace allows.
+func (p *Packer) packPaced(ctx context.Context, c cut, due source.Due, sources []source.Source) (Result, error) {
+	want := pace.Want{Amount: pace.Amount{Files: c.rows, Bytes: c.bytes - c.rows*rowOverhead}, Whole: true}
+	grant, err := p.cfg.Pace.Take(ctx, want)
+	if err != nil {
+		return heldResult(err)
+	}
+	limit := pace.Amount{Files: math.MaxInt64, Bytes: math.MaxInt64}
+	if grant.Files < want.Files {
+		limit.Files = grant.Files
+	}
+	if grant.Bytes < want.Bytes {
+		limit.Bytes = grant.Bytes
+	}
+	res, err := p.packRange(ctx, c.rng, limit, due, sources)
+	grant.End(pace.Amount{Files: res.Rows + res.Refused, Bytes: res.Bytes})
+	return res, err
+}
+
 // packRange builds and commits one pack under a lease.
-func (p *Packer) packRange(ctx context.Context, rng desformat.Range, due source.Due, sources []source.Source) (Result, error) {
+func (p *Packer) packRange(ctx context.Context, rng desformat.Range, limit pace.Amount, due source.Due, sources []source.Source) (Result, error) {
 	var res Result
 	granted := false
 	began := p.cfg.Now()
@@ -331,7 +390,11 @@ func (p *Packer) packRange(ctx context.Context, rng desformat.Range, due source.
 			return err
 		}
 		defer b.remove()
+		b.limit = limit
 		err = p.packLeased(ctx, b, sources)
+		if ctx.Err() == nil {
+			p.stuck.note(rng, b.stuckRows())
+		}
 		if err == nil && b.leftBy != nil {
 			err = fmt.Errorf("%d %w, the first: %w", b.Left, ErrLeft, b.leftBy)
 		}
@@ -368,8 +431,7 @@ func (p *Packer) packLeased(ctx context.Context, b *build, sources []source.Sour
 	p.metrics.packs.Inc()
 	p.metrics.rows.Add(float64(b.Rows))
 	p.metrics.bytes.Add(float64(b.Bytes))
-	refused, err := p.cfg.Acks.AcknowledgeFrom(ctx, added, desformat.FetchReaderAt(b.content()))
-	b.refused(int64(refused))
+	err = p.cfg.Acks.AcknowledgeFrom(ctx, added, desformat.FetchReaderAt(b.content()), b.refused)
 	if errors.Is(err, raftmeta.ErrClash) {
 		return nil // somebody was quicker
 	}

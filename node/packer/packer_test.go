@@ -96,7 +96,7 @@ func TestPlansOnlyWhenMarkingIsAtRest(t *testing.T) {
 	w := newWorld(t)
 	w.add(3, small)
 	rested, full := false, true
-	p := w.packer(func(c *Config) { c.Marking = func() (bool, bool) { return rested, full } })
+	p := w.packer(func(c *Config) { c.Marking = func() (bool, bool, bool) { return rested, full, false } })
 	if res, err := p.Once(t.Context(), false); err != nil || res != (Result{}) {
 		t.Errorf("packed while marking goes on: %+v, %v", res, err)
 	}
@@ -726,7 +726,7 @@ func TestRunFlushesOnDemand(t *testing.T) {
 		}
 		w.now = time.Now
 		var marking atomic.Bool
-		p := w.packer(func(c *Config) { c.Marking = func() (bool, bool) { return !marking.Load(), false } })
+		p := w.packer(func(c *Config) { c.Marking = func() (bool, bool, bool) { return !marking.Load(), false, false } })
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- p.Run(ctx) }()

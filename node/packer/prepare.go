@@ -18,10 +18,16 @@ var errDown = errors.New("left alone for this pack")
 // several goroutines at once.
 func (b *build) prepare(ctx context.Context, it *item) {
 	it.verdict, it.code, it.err = toLeave, "", ctx.Err()
-	if it.err == nil && b.state[it.source.Name].isDown(it.row.Path) {
-		it.err = errDown
+	if it.err == nil {
+		if _, down := b.state[it.source.Name].isDown(it.row.Path); down {
+			it.err = errDown
+		}
 	}
 	if it.err != nil {
+		return
+	}
+	if b.p.stubborn.holds(it.row, b.due.Now) {
+		it.verdict = toWait
 		return
 	}
 	if it.err = desformat.CheckName(it.row.DesName); it.err != nil {

@@ -227,7 +227,7 @@ func (w *world) recover() {
 	w.mu.Unlock()
 	for _, p := range packs {
 		if !p.Acknowledged {
-			if _, err := w.AcknowledgeFrom(w.t.Context(), p, object{w, p}); err != nil {
+			if err := w.AcknowledgeFrom(w.t.Context(), p, object{w, p}, func(string, string, uint32) {}); err != nil {
 				w.t.Fatal(err)
 			}
 		}
@@ -392,12 +392,12 @@ func (w *world) read(name string) ([]byte, *desformat.Header) {
 }
 
 // AcknowledgeFrom is the world's Acknowledger: what the keeper does.
-func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher) (refused int, err error) {
+func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher, refused func(string, string, uint32)) error {
 	acks := make(map[string][]source.Ack)
 	ordinals := make(map[string][]uint32)
 	for e, err := range desformat.ReadCatalog(ctx, f, p.Catalog) {
 		if err != nil {
-			return 0, err
+			return err
 		}
 		acks[e.Source] = append(acks[e.Source], source.Ack{
 			ID: e.ID, Name: e.Name, Version: e.Version, Size: e.SourceSize, ModTime: e.SourceTime, SHA256: e.SHA256, Pack: p.ID,
@@ -413,11 +413,11 @@ func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desform
 				return err
 			})
 			if err != nil {
-				return 0, err
+				return err
 			}
 			for j, r := range results {
 				if r == source.AckRefused {
-					refused++
+					refused(name, all[i+j].ID, all[i+j].Version)
 				}
 				if r != source.AckDone {
 					dead = append(dead, ordinals[name][i+j])
@@ -426,7 +426,7 @@ func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desform
 		}
 	}
 	slices.Sort(dead)
-	return refused, w.do("acknowledge pack", func() error {
+	return w.do("acknowledge pack", func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		changed := *w.packs[p.ID]

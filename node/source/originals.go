@@ -85,4 +85,6 @@ type Source struct {
 	Name  string
 	Rows  Table
 	Files Originals
+
+	Generated bool // rows are archived under names that desnode makes up
 }
