@@ -12,17 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/migrations"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/source/sourcetest"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
 
 func TestSQLite(t *testing.T) {
 	sourcetest.Run(t, func(t *testing.T) sourcetest.Harness {
