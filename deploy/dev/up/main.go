@@ -119,7 +119,7 @@ func (e *environment) prepare(ctx context.Context, desnode string, out io.Writer
 		return fmt.Errorf("configuration: %w", err)
 	}
 	for _, source := range []string{"documents", "files"} {
-		cmd := exec.CommandContext(ctx, desnode, "source", "init", source, "--apply", "--login", //nolint:gosec // our own program
+		cmd := exec.CommandContext(ctx, desnode, "source", "init", source, "--apply", "--login", "--trigger", //nolint:gosec // our own program
 			"--admin-url", e.adminURL(), "--config", filepath.Join(e.dir, "desnode.yaml"))
 		cmd.Stdout, cmd.Stderr = out, os.Stderr
 		if err := cmd.Run(); err != nil {
