@@ -76,13 +76,21 @@ func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 	}
 }
 
-// rowCount is a moment of all sources: what is left to do and what was done.
+// rowCount is a moment of all sources: what is left to do and what was done. It
+// is counted often, so it reads pending rows and the manifest, and never the
+// rows of what was archived long ago.
 type rowCount struct {
 	eligible source.Tally
 	pending  source.Tally // eligible and MARKED
-	packed   source.Tally // PACKED and DELETED_SOURCE
 	failed   source.Tally
-	packs    int64
+	packs    packCount
+}
+
+// packCount is what the manifest says of files that are safe.
+type packCount struct {
+	packs int64
+	live  int64 // records of acknowledged packs, the dead ones left out
+	bytes int64 // of all their content
 }
 
 func add(a *source.Tally, b source.Tally) {
@@ -98,23 +106,29 @@ func add(a *source.Tally, b source.Tally) {
 
 func (n *Node) countRows(ctx context.Context) (c rowCount, err error) {
 	before := time.Now().Add(-n.cfg.Archive.MinAge)
+	// The manifest first: what becomes safe in the meantime is still pending, and
+	// is seen by the next look.
+	for p := range n.meta.View().Packs() {
+		c.packs.packs++
+		if p.Acknowledged {
+			c.packs.live += int64(p.Records) - int64(len(p.Dead))
+			c.packs.bytes += p.PayloadBytes
+		}
+	}
 	for _, s := range n.sources {
 		eligible, _, err := s.Rows.EligibleTally(ctx, before)
 		if err != nil {
 			return c, fmt.Errorf("source %s: %w", s.Name, err)
 		}
-		counts, err := s.Rows.Counts(ctx)
+		marked, failed, err := s.Rows.Pending(ctx)
 		if err != nil {
 			return c, fmt.Errorf("source %s: %w", s.Name, err)
 		}
 		add(&c.eligible, eligible)
 		add(&c.pending, eligible)
-		add(&c.pending, counts[source.Marked])
-		add(&c.packed, counts[source.Packed])
-		add(&c.packed, counts[source.DeletedSource])
-		add(&c.failed, counts[source.Failed])
+		add(&c.pending, marked)
+		add(&c.failed, failed)
 	}
-	c.packs = packTotals(n.meta.View()).Count
 	return c, nil
 }
 
@@ -126,13 +140,19 @@ type archiveRun struct {
 	moved time.Time // when the counts changed last
 }
 
+// event says what the run has done so far. A row that left the pending ones
+// without failing is PACKED. Rows that came since hide as many of these, which
+// the manifest then shows; and it does not show those whose file was safe in a
+// pack already. So the greater of both is told.
 func (r *archiveRun) event(now rowCount) api.ArchiveEvent {
+	failed := max(0, now.failed.Rows-r.begin.failed.Rows)
+	failedBytes := max(0, now.failed.Bytes-r.begin.failed.Bytes)
 	e := api.ArchiveEvent{
 		Marked:     max(0, r.begin.eligible.Rows-now.eligible.Rows),
-		Packed:     max(0, now.packed.Rows-r.begin.packed.Rows),
-		Failed:     max(0, now.failed.Rows-r.begin.failed.Rows),
-		Bytes:      max(0, now.packed.Bytes-r.begin.packed.Bytes),
-		Packs:      max(0, now.packs-r.begin.packs),
+		Packed:     max(0, r.begin.pending.Rows-now.pending.Rows-failed, now.packs.live-r.begin.packs.live),
+		Failed:     failed,
+		Bytes:      max(0, r.begin.pending.Bytes-now.pending.Bytes-failedBytes, now.packs.bytes-r.begin.packs.bytes),
+		Packs:      max(0, now.packs.packs-r.begin.packs.packs),
 		TotalRows:  r.begin.pending.Rows,
 		TotalBytes: r.begin.pending.Bytes,
 	}
@@ -145,7 +165,7 @@ func (r *archiveRun) event(now rowCount) api.ArchiveEvent {
 // stalled ends a run whose rows have not moved for long while a part reports
 // why. Packs alone are no progress: they may hold nothing but dead records.
 func (r *archiveRun) stalled(now rowCount) error {
-	now.packs = 0
+	now.packs = packCount{}
 	if now != r.last {
 		r.last, r.moved = now, time.Now()
 		return nil
@@ -160,6 +180,7 @@ func (r *archiveRun) stalled(now rowCount) error {
 	}
 }
 
+// archiveDryRun counts every row once, which a large table takes its time for.
 func (n *Node) archiveDryRun(ctx context.Context, send func(api.ArchiveEvent) error) error {
 	before := time.Now().Add(-n.cfg.Archive.MinAge)
 	report := api.DryRun{Rest: []api.Rest{}}
@@ -182,7 +203,7 @@ func (n *Node) archiveDryRun(ctx context.Context, send func(api.ArchiveEvent) er
 			{"MARKED already: waits for packing", counts[source.Marked]},
 			{"archived already", counts[source.Packed]},
 			{"archived already, original deleted", counts[source.DeletedSource]},
-			{"FAILED: see 'desnode failed'", counts[source.Failed]},
+			{"FAILED", counts[source.Failed]},
 		} {
 			if rest.tally.Rows > 0 {
 				report.Rest = append(report.Rest, api.Rest{Source: s.Name, Reason: rest.reason, Tally: api.Tally(rest.tally)})
@@ -190,5 +211,10 @@ func (n *Node) archiveDryRun(ctx context.Context, send func(api.ArchiveEvent) er
 		}
 	}
 	report.Eligible = api.Tally(total)
+	var err error
+	if report.Failures, err = failureCodes(ctx, n.sources, ""); err != nil {
+		return err
+	}
+	report.Pauses = n.pauses()
 	return send(api.ArchiveEvent{DryRun: &report})
 }

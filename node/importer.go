@@ -21,15 +21,22 @@ import (
 // importProgress is the least time between two events of an import.
 const importProgress = 200 * time.Millisecond
 
-// Import registers every regular file below req.Dir in the embedded source, as
-// eligible at once, and makes Dir one of the source's roots. Names that §10
-// refuses, names that another path has, links and special files are reported
-// and left alone; nothing else is. Repeating an import registers what is new
-// and re-activates what has changed. Rows are durable when it returns.
+// Import registers every regular file below req.Dir in the embedded source, or
+// the listed ones, as eligible at once, and makes Dir one of the source's
+// roots. Names that §10 refuses, names that another path has, links and special
+// files, and files that are not as listed are reported and left alone; nothing
+// else is. Repeating an import registers what is new and re-activates what has
+// changed. Rows are durable when it returns.
 func (n *Node) Import(ctx context.Context, req api.ImportRequest, send func(api.ImportEvent) error) error {
 	src, err := n.embedded()
 	if err != nil {
 		return err
+	}
+	if req.Forget {
+		if err := n.forgetRoot(ctx, src.Name, req); err != nil {
+			return err
+		}
+		return send(api.ImportEvent{})
 	}
 	dir, err := n.importable(req.Dir)
 	if err != nil {
@@ -39,20 +46,16 @@ func (n *Node) Import(ctx context.Context, req api.ImportRequest, send func(api.
 		return err
 	}
 	im := importer{rows: src.Rows, send: send, now: time.Now, prefix: req.Prefix}
-	listed := newListing(req.Files)
-	found := func(f source.File) error {
-		if !listed.takes(f.Name) {
-			return nil
-		}
-		return im.add(ctx, f)
+	if len(req.Files) > 0 {
+		err = im.addListed(ctx, dir, req)
+	} else {
+		found := func(f source.File) error { return im.add(ctx, f, 0) }
+		err = source.Walk(ctx, dir, found, im.skip)
 	}
-	if err := source.Walk(ctx, dir, found, im.skip); err != nil {
-		return fmt.Errorf("import %s: %w", dir, err)
+	if err == nil {
+		err = im.flush(ctx)
 	}
-	for _, name := range listed.missing() {
-		im.event.Refused = append(im.event.Refused, api.Refusal{Name: printable(name), Reason: "listed, but no regular file below the folder"})
-	}
-	if err := im.flush(ctx); err != nil {
+	if err != nil {
 		return fmt.Errorf("import %s: %w", dir, err)
 	}
 	return im.report()
@@ -62,7 +65,7 @@ func (n *Node) Import(ctx context.Context, req api.ImportRequest, send func(api.
 func (n *Node) embedded() (source.Source, error) {
 	var found []source.Source
 	for _, s := range n.sources {
-		if _, ok := s.Rows.(*source.SQLite); ok {
+		if !n.cfg.Sources[s.Name].Postgres() {
 			found = append(found, s)
 		}
 	}
@@ -113,6 +116,32 @@ func (n *Node) addRoot(ctx context.Context, sourceName, dir string) error {
 	}
 }
 
+// forgetRoot makes a folder that imports made a root no root any more. It may
+// be gone by now, so it is not looked at.
+func (n *Node) forgetRoot(ctx context.Context, sourceName string, req api.ImportRequest) error {
+	dir := filepath.Clean(req.Dir)
+	if slices.Contains(n.cfg.Sources[sourceName].Roots, dir) {
+		return fmt.Errorf("%w: %s stands in the configuration, under sources.%s.roots: take it out there", api.ErrInvalidRequest, dir, sourceName)
+	}
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved // as it was when it was imported
+	}
+	for {
+		roots, modIndex, err := listSetting(n.meta.View(), rootsKey(sourceName))
+		if err != nil {
+			return err
+		}
+		i := slices.Index(roots, dir)
+		if i < 0 {
+			return fmt.Errorf("%w: %s is no imported folder; those are %q", api.ErrInvalidRequest, dir, roots)
+		}
+		err = n.setList(ctx, rootsKey(sourceName), slices.Delete(roots, i, i+1), modIndex)
+		if !errors.Is(err, raftmeta.ErrConflict) {
+			return err
+		}
+	}
+}
+
 // importer collects files into batches and counts what becomes of them.
 type importer struct {
 	rows   source.OperatorRows
@@ -121,23 +150,29 @@ type importer struct {
 	prefix string
 
 	batch    []source.File
+	lines    []int           // of the list, for each file of the batch; 0: there is no list
 	event    api.ImportEvent // totals, and the lists since the last event
 	reported time.Time
 }
 
-func (im *importer) add(ctx context.Context, f source.File) error {
+// add registers one file, that of a line when there is a list.
+func (im *importer) add(ctx context.Context, f source.File, line int) error {
 	im.event.Files++
 	im.event.Bytes += f.Size
 	f.Name = im.prefix + f.Name
 	if err := desformat.CheckName(f.Name); err != nil {
-		im.event.Refused = append(im.event.Refused, api.Refusal{Name: printable(f.Name), Reason: err.Error()})
+		im.refuse(line, f.Name, err.Error())
 		return nil
 	}
-	im.batch = append(im.batch, f)
+	im.batch, im.lines = append(im.batch, f), append(im.lines, line)
 	if len(im.batch) < source.MaxBatch {
 		return nil
 	}
 	return im.flush(ctx)
+}
+
+func (im *importer) refuse(line int, name, reason string) {
+	im.event.Refused = append(im.event.Refused, api.Refusal{Line: line, Name: printable(name), Reason: reason})
 }
 
 func (im *importer) skip(path, reason string) {
@@ -147,7 +182,7 @@ func (im *importer) skip(path, reason string) {
 	case source.SkippedSpecial:
 		im.event.Skipped.Special++
 	default: // what can't be read must not go unseen
-		im.event.Refused = append(im.event.Refused, api.Refusal{Name: printable(path), Reason: reason})
+		im.refuse(0, path, reason)
 	}
 }
 
@@ -160,7 +195,7 @@ func (im *importer) flush(ctx context.Context) error {
 		return err
 	}
 	for i, r := range results {
-		switch r {
+		switch r.Outcome() {
 		case source.RegisteredNew:
 			im.event.New++
 		case source.RegisteredUnchanged:
@@ -168,10 +203,17 @@ func (im *importer) flush(ctx context.Context) error {
 		case source.RegisteredChanged:
 			im.event.Changed++
 		case source.RegisteredTaken:
-			im.event.Taken = append(im.event.Taken, im.batch[i].Name)
+			if line := im.lines[i]; line > 0 {
+				im.refuse(line, im.batch[i].Name, "a file elsewhere has this name")
+			} else {
+				im.event.Taken = append(im.event.Taken, im.batch[i].Name)
+			}
+		}
+		if r.OtherName() {
+			im.event.OtherName++
 		}
 	}
-	im.batch = im.batch[:0]
+	im.batch, im.lines = im.batch[:0], im.lines[:0]
 	if im.now().Sub(im.reported) < importProgress {
 		return nil
 	}

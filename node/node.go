@@ -47,6 +47,7 @@ type Node struct {
 	meta      *raftmeta.Meta
 	store     *store.Counted
 	sources   []source.Source
+	counters  []*rowCounter // of the sources, in their order
 	retriever *retriever.Retriever
 	marker    *marker.Marker
 	packer    *packer.Packer
@@ -307,6 +308,7 @@ func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) er
 
 func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
 	var err error
+	n.counters = newRowCounters(n.sources)
 	n.api, err = api.New(api.Config{
 		Files:      n.retriever,
 		Operator:   n,
@@ -368,6 +370,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return n.api.Run(ctx, n.listener) })
+	parts.Go(func() error { return n.countOnDemand(ctx) })
 	parts.Go(func() error { return n.work(ctx) })
 	err := parts.Wait()
 	stopMeta()

@@ -1,14 +1,11 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/datavision/desnode/node/api"
@@ -48,22 +45,6 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		st.StoreCalls[kind.String()] = counts.Of(kind)
 	}
 	return st, nil
-}
-
-func (n *Node) sourceStatus(ctx context.Context) []api.SourceStatus {
-	all := make([]api.SourceStatus, 0, len(n.sources))
-	for _, s := range n.sources {
-		st := api.SourceStatus{Name: s.Name, States: map[string]api.Tally{}}
-		counts, err := s.Rows.Counts(ctx)
-		if err != nil {
-			st.Error = err.Error()
-		}
-		for state, t := range counts {
-			st.States[string(state)] = api.Tally(t)
-		}
-		all = append(all, st)
-	}
-	return all
 }
 
 func packTotals(v *raftmeta.View) (t api.PackTotals) {
@@ -178,60 +159,6 @@ func (n *Node) Backlog(ctx context.Context) (api.Backlog, error) {
 		list.Sources = append(list.Sources, sb)
 	}
 	return list, nil
-}
-
-// Failed lists rows with an archive_error, source by source.
-func (n *Node) Failed(ctx context.Context, q api.FailedQuery) (api.FailedPage, error) {
-	page := api.FailedPage{Rows: []api.FailedRow{}}
-	from, after, _ := strings.Cut(q.After, ":") // as Next is written below; sources stand in the order of their names
-	known := false
-	for _, s := range n.sources {
-		if q.Source != "" && s.Name != q.Source {
-			continue
-		}
-		known = true
-		if s.Name < from || len(page.Rows) == q.Limit {
-			continue
-		}
-		if s.Name != from {
-			after = ""
-		}
-		rows, err := s.Rows.Failures(ctx, q.Code, after, q.Limit-len(page.Rows))
-		if err != nil {
-			return page, fmt.Errorf("source %s: %w", s.Name, err)
-		}
-		for _, r := range rows {
-			page.Rows = append(page.Rows, failedRow(r))
-		}
-		if len(page.Rows) == q.Limit {
-			page.Next = s.Name + ":" + rows[len(rows)-1].ID
-		}
-	}
-	if !known {
-		return page, fmt.Errorf("%w: this node has no source %q", api.ErrInvalidRequest, q.Source)
-	}
-	return page, nil
-}
-
-func failedRow(r source.Row) api.FailedRow {
-	return api.FailedRow{
-		Source: r.Source, ID: r.ID, Name: cmp.Or(r.DesName, r.Name), Path: r.Path, State: string(r.State),
-		Attempts: r.Attempts, LastAttempt: r.LastAttempt, Code: r.ErrorCode, Text: r.ErrorText,
-	}
-}
-
-// Retry tries rows with an archive_error again: the named ones, or all.
-func (n *Node) Retry(ctx context.Context, req api.RetryRequest) (api.RetryResponse, error) {
-	var res api.RetryResponse
-	var errs []error
-	for _, s := range n.sources {
-		retried, err := s.Rows.Retry(ctx, source.Selection{Names: req.Names, Code: req.Code}, time.Now())
-		res.Retried += retried
-		errs = append(errs, err)
-	}
-	n.marker.Kick()
-	n.packer.Kick()
-	return res, errors.Join(errs...)
 }
 
 // Verify reads packs back from the store, all when none are named, and hands

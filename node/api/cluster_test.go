@@ -103,11 +103,16 @@ func TestCommandsHandOverWhatTheyWereAsked(t *testing.T) {
 		path, body string
 		want       any
 	}{
-		{PathImport, `{"dir":"/srv/a","prefix":"p/","files":["x"]}`, ImportRequest{Dir: "/srv/a", Prefix: "p/", Files: []string{"x"}}},
+		{
+			PathImport, `{"dir":"/srv/a","prefix":"p/","files":[{"line":2,"path":"x","size":0,"sha256":"ab"}]}`,
+			ImportRequest{Dir: "/srv/a", Prefix: "p/", Files: []ImportFile{{Line: 2, Path: "x", Size: new(int64), SHA256: "ab"}}},
+		},
+		{PathImport, `{"dir":"/srv/a","forget":true}`, ImportRequest{Dir: "/srv/a", Forget: true}},
 		{PathArchive, `{"dry_run":true}`, ArchiveRequest{DryRun: true}},
 		{PathArchive, `{}`, ArchiveRequest{}},
 		{PathVerify, `{"packs":["01000000000000000000000000000000"]}`, VerifyRequest{Packs: []desformat.PackID{{1}}}},
 		{PathRetry, `{"names":["a","b"]}`, RetryRequest{Names: []string{"a", "b"}}},
+		{PathRetry, `{"code":"no-file","source":"files"}`, RetryRequest{Code: "no-file", Source: "files"}},
 	} {
 		r := s.post(t, c.path, c.body)
 		r.want(t, http.StatusOK, "")
@@ -119,7 +124,7 @@ func TestCommandsHandOverWhatTheyWereAsked(t *testing.T) {
 		}
 	}
 	for query, want := range map[string]FailedQuery{
-		"": {Limit: 100}, "?source=files&after=x%3A7&limit=3": {Source: "files", After: "x:7", Limit: 3}, "?limit=1000": {Limit: 1000},
+		"": {Limit: 100}, "?code=no-file": {Code: "no-file", Limit: 100}, "?source=files&after=x%3A7&limit=3": {Source: "files", After: "x:7", Limit: 3}, "?limit=1000": {Limit: 1000},
 	} {
 		s.get(t, PathFailed+query).want(t, http.StatusOK, "")
 		if op.last() != any(want) {
@@ -133,7 +138,7 @@ func TestCommandsHandOverWhatTheyWereAsked(t *testing.T) {
 
 func TestStreamsOfEvents(t *testing.T) {
 	pack := desformat.PackID{1}
-	refused := []Refusal{{"a//b", "empty segment"}}
+	refused := []Refusal{{Line: 3, Name: "a//b", Reason: "empty segment"}}
 	broken := errors.New("secret: 10.0.0.1 is down")
 	for _, c := range []struct {
 		name, path string
@@ -145,7 +150,11 @@ func TestStreamsOfEvents(t *testing.T) {
 		{"import", PathImport, &operator{imports: []ImportEvent{{Files: 1}, {Files: 2, New: 1, Taken: []string{"x"}, Refused: refused}}}, 200, `{"files":2,"bytes":0,"new":1,`, 3},
 		{"import of nothing", PathImport, &operator{}, 200, `{"files":0,`, 1},
 		{"archive", PathArchive, &operator{archives: []ArchiveEvent{{Marked: 1}, {Marked: 1, Packed: 1}}}, 200, `{"marked":1,"packed":1,`, 3},
-		{"dry run", PathArchive, &operator{archives: []ArchiveEvent{{DryRun: &DryRun{Rest: []Rest{{Source: "files", Reason: "too young"}}}}}}, 200, `{"marked":0,`, 2},
+		{"dry run", PathArchive, &operator{archives: []ArchiveEvent{{DryRun: &DryRun{
+			Rest:     []Rest{{Source: "files", Reason: "too young"}},
+			Failures: []FailureCode{{Source: "files", Code: "no-file", Tally: Tally{Rows: 1, Oldest: time.Unix(1, 0).UTC()}}},
+			Pauses:   []Pause{{Work: "mark", Reason: "outside its windows", Until: time.Unix(1, 0).UTC()}},
+		}}}}, 200, `{"marked":0,`, 2},
 		{"dry run without a rest", PathArchive, &operator{archives: []ArchiveEvent{{DryRun: &DryRun{}}}}, 200, `{"marked":0,`, 2},
 		{"verify", PathVerify, &operator{verifies: []VerifyEvent{{Pack: pack, OK: true, Records: 3, Bytes: 4}}}, 200, `{"ok":true,"done":true}`, 2},
 		{"verify finds damage", PathVerify, &operator{verifies: []VerifyEvent{{Pack: pack, Damage: "record 3"}, {Pack: pack, OK: true}}}, 200, `{"ok":false,"done":true}`, 3},
@@ -249,7 +258,7 @@ func TestWhatObserversTell(t *testing.T) {
 
 func TestFailedRowsAreListed(t *testing.T) {
 	cfg := newWorld(t, 0).config(t)
-	cfg.Operator = &operator{failed: FailedPage{Next: "files:7", Rows: []FailedRow{
+	cfg.Operator = &operator{failed: FailedPage{Next: "files:7", Codes: []FailureCode{{Source: "files", Code: "no-file", Tally: Tally{Rows: 8}}}, Rows: []FailedRow{
 		{Source: sourceName, ID: "7", Name: "a//b", Path: "/a//b", State: "FAILED", Attempts: 3, LastAttempt: modified, Code: "invalid-name", Text: "empty segment"},
 	}}}
 	r := serve(t, cfg).get(t, PathFailed)

@@ -8,7 +8,7 @@ func filled(v any) any {
 		v.Work, v.Sources, v.Uploads, v.Pauses = list(v.Work), list(v.Sources), list(v.Uploads), list(v.Pauses)
 		v.StoreCalls = mapped(v.StoreCalls)
 		for i := range v.Sources {
-			v.Sources[i].States = mapped(v.Sources[i].States)
+			v.Sources[i].States, v.Sources[i].Roots = mapped(v.Sources[i].States), list(v.Sources[i].Roots)
 		}
 		return v
 	case PackList:
@@ -35,7 +35,7 @@ func filled(v any) any {
 	case ArchiveEvent:
 		if v.DryRun != nil {
 			dry := *v.DryRun
-			dry.Rest = list(dry.Rest)
+			dry.Rest, dry.Failures, dry.Pauses = list(dry.Rest), list(dry.Failures), list(dry.Pauses)
 			v.DryRun = &dry
 		}
 		return v

@@ -221,6 +221,7 @@ func TestContractHasTheFieldsOfTheTypes(t *testing.T) {
 		"RetryResponse": RetryResponse{}, "FailedPage": FailedPage{}, "Located": Located{}, "Status": Status{},
 		"SourceStatus": SourceStatus{}, "PackTotals": PackTotals{}, "CacheStatus": CacheStatus{}, "PackList": PackList{},
 		"PackInfo": PackInfo{}, "LeaseList": LeaseList{}, "MemberList": MemberList{}, "Backlog": Backlog{}, "Tally": Tally{},
+		"ImportFile": ImportFile{}, "FailureCode": FailureCode{}, "Pause": Pause{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if schemas[name] == nil {

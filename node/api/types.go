@@ -17,7 +17,7 @@ const (
 	PathImport  = "/cluster/import"  // POST ImportRequest → stream of ImportEvent
 	PathArchive = "/cluster/archive" // POST ArchiveRequest → stream of ArchiveEvent
 	PathVerify  = "/cluster/verify"  // POST VerifyRequest → stream of VerifyEvent
-	PathFailed  = "/cluster/failed"  // GET ?source=&after=&limit= → FailedPage
+	PathFailed  = "/cluster/failed"  // GET ?source=&code=&after=&limit= → FailedPage
 	PathRetry   = "/cluster/retry"   // POST RetryRequest → RetryResponse
 	PathLocate  = "/cluster/locate/" // GET → Located
 	PathPacks   = "/cluster/packs"   // GET → PackList
@@ -84,11 +84,26 @@ type End struct {
 	Error *Problem `json:"error,omitempty"` // why the work ended early; nil: it is complete
 }
 
-// ImportRequest asks for every regular file below Dir to be registered.
+// ImportRequest asks for every regular file below Dir to be registered, or
+// with Forget for Dir to be no root of the source any more: its files are not
+// read again until the next import of it.
 type ImportRequest struct {
-	Dir    string   `json:"dir"`              // absolute, as the node sees it
-	Prefix string   `json:"prefix,omitempty"` // goes before each name
-	Files  []string `json:"files,omitempty"`  // only these, relative to Dir; none: all
+	Dir    string       `json:"dir"`              // absolute, as the node sees it
+	Prefix string       `json:"prefix,omitempty"` // goes before each name
+	Files  []ImportFile `json:"files,omitempty"`  // only these; none: all
+	Forget bool         `json:"forget,omitempty"` // register nothing
+}
+
+// ImportFile is one listed file. What is given of Size and Modified must hold
+// of the file, or it is refused.
+type ImportFile struct {
+	Line        int        `json:"line,omitempty"` // of the list, for messages
+	Path        string     `json:"path"`           // relative to Dir, or absolute below it
+	Name        string     `json:"name,omitempty"` // default: the path below Dir
+	Size        *int64     `json:"size,omitempty"`
+	Modified    *time.Time `json:"modified,omitempty"`     // at the precision it is given in: s, ms, µs or ns
+	SHA256      string     `json:"sha256,omitempty"`       // hex; compared when the file is packed
+	ContentType string     `json:"content_type,omitempty"` // default: by the name's extension
 }
 
 // ImportEvent says how far an import is. The counts are totals so far; the
@@ -99,14 +114,16 @@ type ImportEvent struct {
 	New       int64     `json:"new"`
 	Unchanged int64     `json:"unchanged"`
 	Changed   int64     `json:"changed"`           // ACTIVE again
+	OtherName int64     `json:"other_name"`        // of the unchanged and changed: keep the name of an earlier import
 	Taken     []string  `json:"taken,omitempty"`   // names that another path has: left alone
-	Refused   []Refusal `json:"refused,omitempty"` // names that can't be archived
+	Refused   []Refusal `json:"refused,omitempty"` // names that can't be archived, files that can't be read or aren't as listed
 	Skipped   Skipped   `json:"skipped"`
 	End
 }
 
 // Refusal is one name that was refused. Name is quoted when it is not UTF-8.
 type Refusal struct {
+	Line   int    `json:"line,omitempty"` // of the list
 	Name   string `json:"name"`
 	Reason string `json:"reason"`
 }
@@ -138,8 +155,10 @@ type ArchiveEvent struct {
 
 // DryRun says what archiving would do now.
 type DryRun struct {
-	Eligible Tally  `json:"eligible"`
-	Rest     []Rest `json:"rest"` // what would stay behind, and why
+	Eligible Tally         `json:"eligible"`
+	Rest     []Rest        `json:"rest"`     // what would stay behind, and why
+	Failures []FailureCode `json:"failures"` // rows with an archive_error, whatever their state
+	Pauses   []Pause       `json:"pauses"`   // what keeps the eligible ones from being archived now
 }
 
 // Tally sums up rows.
@@ -159,9 +178,20 @@ type Rest struct {
 
 // FailedPage is one page of rows with an archive_error; Next is the `after`
 // of the next page, empty on the last.
+//
+// Codes sums up all such rows that the query selects, not only the page's; the
+// first page alone has it.
 type FailedPage struct {
-	Rows []FailedRow `json:"rows"`
-	Next string      `json:"next,omitempty"`
+	Codes []FailureCode `json:"codes,omitempty"`
+	Rows  []FailedRow   `json:"rows"`
+	Next  string        `json:"next,omitempty"`
+}
+
+// FailureCode sums up the rows of one source whose archive_error has one code.
+type FailureCode struct {
+	Source string `json:"source"`
+	Code   string `json:"code"`
+	Tally
 }
 
 // FailedRow is one row with an archive_error.
@@ -177,11 +207,12 @@ type FailedRow struct {
 	Text        string    `json:"text,omitempty"`
 }
 
-// RetryRequest selects rows to try again among those with an archive_error; no
-// names and no code: all of them.
+// RetryRequest selects rows to try again among those with an archive_error;
+// nothing set: all of them.
 type RetryRequest struct {
-	Names []string `json:"names,omitempty"`
-	Code  string   `json:"code,omitempty"`
+	Names  []string `json:"names,omitempty"`
+	Code   string   `json:"code,omitempty"`
+	Source string   `json:"source,omitempty"`
 }
 
 // RetryResponse says how many rows are tried again.
@@ -254,13 +285,18 @@ type Status struct {
 	Cache      CacheStatus         `json:"cache"`
 	StoreCalls map[string]int64    `json:"store_requests"` // by kind (get, head, put, list, move, delete) since start
 	Pauses     []Pause             `json:"pauses"`
+	Pace       Throttle            `json:"pace"`
 }
 
-// SourceStatus is one source: its rows by state, or why it can't tell.
+// SourceStatus is one source: its rows by state, or why it can't tell. Large
+// tables are counted now and then: Counted says when States was true.
 type SourceStatus struct {
-	Name   string           `json:"name"`
-	States map[string]Tally `json:"states"`
-	Error  string           `json:"error,omitempty"`
+	Name    string           `json:"name"`
+	URL     string           `json:"url"`   // without secrets
+	Roots   []string         `json:"roots"` // where its files may be read, imported ones included
+	States  map[string]Tally `json:"states"`
+	Counted time.Time        `json:"counted,omitzero"` // zero: not yet
+	Error   string           `json:"error,omitempty"`
 }
 
 // PackTotals sums up the live packs.

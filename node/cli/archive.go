@@ -64,14 +64,37 @@ func writeArchive(w io.Writer, e api.ArchiveEvent) error {
 			count(e.Packs, "pack"), formatCount(e.Failed))
 		return err
 	}
+	return writeDryRun(w, e.DryRun)
+}
+
+func writeDryRun(w io.Writer, d *api.DryRun) error {
 	t := newTable(w)
 	t.row("WOULD", "SOURCE", "FILES", "BYTES", "OLDEST", "NEWEST")
 	tally := func(would, source string, y api.Tally) {
 		t.row(would, source, formatCount(y.Rows), formatBytes(y.Bytes), formatTime(y.Oldest), formatTime(y.Newest))
 	}
-	tally("be archived", "all", e.DryRun.Eligible)
-	for _, r := range e.DryRun.Rest {
+	tally("be archived", "all", d.Eligible)
+	for _, r := range d.Rest {
 		tally("stay: "+printable(r.Reason), printable(r.Source), r.Tally)
 	}
-	return t.flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if len(d.Failures) > 0 {
+		if _, err := io.WriteString(w, "\nFailures by code, whatever the state; 'desnode failed' lists them:\n"); err != nil {
+			return err
+		}
+		if err := writeCodes(w, d.Failures); err != nil {
+			return err
+		}
+	}
+	if len(d.Pauses) == 0 {
+		return nil
+	}
+	held := newTable(w)
+	held.row()
+	for _, p := range d.Pauses {
+		writePause(held, p)
+	}
+	return held.flush()
 }

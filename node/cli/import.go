@@ -1,12 +1,10 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -17,7 +15,8 @@ import (
 )
 
 func (a *app) importDir() *cobra.Command {
-	var prefix, manifest string
+	var prefix, manifest, form string
+	var forget bool
 	cmd := &cobra.Command{
 		Use:   "import DIR",
 		Short: "Register every file below DIR, to be archived",
@@ -27,8 +26,17 @@ counted; names that cannot be archived are listed, and the rest goes on. A file 
 is archived again. A name that a file elsewhere has already is left alone and makes the exit code 1, and so does a
 folder or file that cannot be read, or one that the manifest lists and DIR does not have.
 
-A path keeps the name of its first import: importing it again with another --prefix does not rename it, and counts it
-as before.`,
+A path keeps the name of its first import: importing it again with another --prefix does not rename it, and says how
+many files keep another name.
+
+--manifest FILE registers the files that FILE lists and no others: one path a line, relative to DIR or absolute below
+it; or CSV (.csv) whose first line names its columns, or JSON lines (.jsonl), with path and as far as known name, size,
+modified (RFC 3339), sha256 (hex) and content_type. A line that makes no sense stops the import before it begins. A
+file whose size or time is not as listed is left out and told with its line; its SHA-256 is compared when it is packed.
+An import that was cut is repeated: what is registered already counts as before.
+
+--forget DIR makes an imported folder no root any more, such as one whose disk is gone for good: its files are not read
+again, those not archived yet fail as invalid-path, and what is archived stays.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := desformat.CheckName(prefix + "x"); err != nil {
@@ -39,12 +47,19 @@ as before.`,
 				return err
 			}
 			defer c.close()
-			req := api.ImportRequest{Prefix: prefix}
+			req := api.ImportRequest{Prefix: prefix, Forget: forget}
 			if req.Dir, err = filepath.Abs(args[0]); err != nil {
 				return err
 			}
-			if manifest != "" {
-				if req.Files, err = a.readManifest(manifest); err != nil {
+			switch {
+			case forget && (manifest != "" || prefix != ""):
+				return usage("--forget goes with no other flag")
+			case forget:
+				return a.forget(cmd.Context(), c, req)
+			case manifest == "" && form != "":
+				return usage("--manifest-format is the form of a --manifest")
+			case manifest != "":
+				if req.Files, err = a.readManifest(manifest, form); err != nil {
 					return err
 				}
 			}
@@ -52,15 +67,28 @@ as before.`,
 			if err != nil {
 				return err
 			}
-			if err := a.print(total, func(w io.Writer) error { return writeImport(w, total, prefix != "") }); err != nil {
+			if err := a.print(total, func(w io.Writer) error { return writeImport(w, total) }); err != nil {
 				return err
 			}
 			return leftOut(total)
 		},
 	}
 	cmd.Flags().StringVar(&prefix, "prefix", "", "text that goes before each new name, such as docs/")
-	cmd.Flags().StringVar(&manifest, "manifest", "", "file with the paths to import, relative to DIR, one a line; - reads stdin")
+	cmd.Flags().StringVar(&manifest, "manifest", "", "file that lists what to import; - reads stdin")
+	cmd.Flags().StringVar(&form, "manifest-format", "", "form of the manifest: plain, csv or jsonl (default by its name)")
+	cmd.Flags().BoolVar(&forget, "forget", false, "import nothing; make DIR, which may be gone, no root any more")
 	return cmd
+}
+
+func (a *app) forget(ctx context.Context, c *client, req api.ImportRequest) error {
+	e, err := runImport(ctx, c, req, a.progress("import"))
+	if err != nil {
+		return err
+	}
+	return a.print(e, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s is no root any more\n", printable(req.Dir))
+		return err
+	})
 }
 
 // leftOut returns an error when the import did not take all that it should
@@ -82,57 +110,56 @@ func leftOut(e api.ImportEvent) error {
 	return errors.Join(errs...)
 }
 
-// readManifest reads one path a line; empty lines are passed over.
-func (a *app) readManifest(path string) ([]string, error) {
-	r := a.stdin
-	if path != "-" {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, fmt.Errorf("read manifest: %w", err)
-		}
-		defer f.Close()
-		r = f
-	}
-	var files []string
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		if line := strings.TrimSuffix(lines.Text(), "\r"); line != "" {
-			files = append(files, line)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
-	}
-	if len(files) == 0 {
-		return nil, usage("the manifest lists no file")
-	}
-	return files, nil
-}
-
-// runImport imports and returns the last event with all lists gathered.
+// runImport imports and returns the last event with all lists gathered. A list
+// that is too long for one request takes several: the figures add up.
 func runImport(ctx context.Context, c *client, req api.ImportRequest, p *progress) (api.ImportEvent, error) {
-	var total api.ImportEvent
-	err := stream(ctx, c, api.PathImport, req, func(e api.ImportEvent) error {
-		if e.Done && e.Files == 0 {
-			total.End = e.End
-			return nil // it has no figures
+	defer p.done()
+	chunks := [][]api.ImportFile{nil}
+	if len(req.Files) > 0 {
+		var err error
+		if chunks, err = listedChunks(req.Files); err != nil {
+			return api.ImportEvent{}, err
 		}
-		e.Taken = append(total.Taken, e.Taken...)
-		e.Refused = append(total.Refused, e.Refused...)
-		total = e
-		p.update(e.Bytes, 0, e.Files)
-		return nil
-	})
-	p.done()
-	return total, err
+	}
+	var total api.ImportEvent
+	for _, chunk := range chunks {
+		req.Files = chunk
+		before := total
+		err := stream(ctx, c, api.PathImport, req, func(e api.ImportEvent) error {
+			if e.Done && e.Files == 0 {
+				total.End = e.End
+				return nil // it has no figures
+			}
+			taken, refused := append(total.Taken, e.Taken...), append(total.Refused, e.Refused...)
+			total = added(before, e)
+			total.Taken, total.Refused = taken, refused
+			p.update(total.Bytes, 0, total.Files)
+			return nil
+		})
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
 }
 
-// writeImport writes the summary; with a prefix it says which files do not get it.
-func writeImport(w io.Writer, e api.ImportEvent, prefixed bool) error {
+// added returns the sum of two events' figures.
+func added(a, b api.ImportEvent) api.ImportEvent {
+	return api.ImportEvent{
+		Files: a.Files + b.Files, Bytes: a.Bytes + b.Bytes,
+		New: a.New + b.New, Unchanged: a.Unchanged + b.Unchanged, Changed: a.Changed + b.Changed,
+		OtherName: a.OtherName + b.OtherName,
+		Skipped:   api.Skipped{Links: a.Skipped.Links + b.Skipped.Links, Special: a.Skipped.Special + b.Skipped.Special},
+		End:       b.End,
+	}
+}
+
+// writeImport writes the summary.
+func writeImport(w io.Writer, e api.ImportEvent) error {
 	_, err := fmt.Fprintf(w, "%s, %s: %s new, %s changed, %s as before\n", count(e.Files, "file"), formatBytes(e.Bytes),
 		formatCount(e.New), formatCount(e.Changed), formatCount(e.Unchanged))
-	if known := e.Unchanged + e.Changed; prefixed && known > 0 {
-		_, noted := fmt.Fprintf(w, "%s registered before: each keeps the name of its first import, with that import's prefix or none\n", count(known, "file"))
+	if e.OtherName > 0 {
+		_, noted := fmt.Fprintf(w, "%s registered before under another name, which stays: that of the first import\n", count(e.OtherName, "file"))
 		err = errors.Join(err, noted)
 	}
 	return errors.Join(err, writeLeftOut(w, e))
@@ -145,7 +172,11 @@ func writeLeftOut(w io.Writer, e api.ImportEvent) error {
 		fmt.Fprintf(&b, "skipped %s and %s\n", count(s.Links, "symbolic link"), count(s.Special, "special file"))
 	}
 	for _, r := range e.Refused {
-		fmt.Fprintf(&b, "refused %s: %s\n", printable(r.Name), printable(r.Reason))
+		line := ""
+		if r.Line > 0 {
+			line = fmt.Sprintf("line %d, ", r.Line)
+		}
+		fmt.Fprintf(&b, "refused %s%s: %s\n", line, printable(r.Name), printable(r.Reason))
 	}
 	for _, name := range e.Taken {
 		fmt.Fprintf(&b, "taken %s: a file elsewhere has this name\n", printable(name))

@@ -157,12 +157,20 @@ What is printed has been checked; that the rest of the file is whole is checked 
 	}
 }
 
+// addNameFlag adds the flag by which a record is named that "#7" would not
+// reach: one whose name looks like this.
+func addNameFlag(cmd *cobra.Command) *bool {
+	return cmd.Flags().Bool("name", false, "take the second argument as a name, even when it looks like #ORDINAL")
+}
+
 func (a *app) packCat() *cobra.Command {
-	return &cobra.Command{
+	var byName *bool
+	cmd := &cobra.Command{
 		Use:   "cat FILE NAME|#ORDINAL",
 		Short: "Write the content of one record to stdout",
 		Long: `Writes the content of one record to stdout, verified as it goes: damage found on the way ends the command with exit
-code 1. #ORDINAL takes the record of that number; quote it, a shell takes # for a comment.
+code 1. #ORDINAL takes the record of that number; quote it, a shell takes # for a comment. A file whose name is #7 is
+reached with --name.
 That the rest of the file is whole is checked at the end.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -170,7 +178,7 @@ That the rest of the file is whole is checked at the end.`,
 				return usage("pack cat has no -o json: the content itself goes to stdout")
 			}
 			return withWholePack(cmd.Context(), args[0], func(p packFile) error {
-				loc, err := p.find(cmd.Context(), args[1])
+				loc, err := p.find(cmd.Context(), args[1], *byName)
 				if err != nil {
 					return err
 				}
@@ -187,12 +195,14 @@ That the rest of the file is whole is checked at the end.`,
 			})
 		},
 	}
+	byName = addNameFlag(cmd)
+	return cmd
 }
 
 // find returns the place of the record that text names: its newest version by
-// name, or "#7".
-func (p packFile) find(ctx context.Context, text string) (desformat.Location, error) {
-	if digits, ok := strings.CutPrefix(text, "#"); ok {
+// name, or, unless it must be a name, "#7".
+func (p packFile) find(ctx context.Context, text string, byName bool) (desformat.Location, error) {
+	if digits, ok := strings.CutPrefix(text, "#"); ok && !byName {
 		if ordinal, err := strconv.ParseUint(digits, 10, 32); err == nil {
 			return p.findOrdinal(ctx, uint32(ordinal))
 		}
@@ -257,7 +267,8 @@ type packInfo struct {
 }
 
 func (a *app) packInspect() *cobra.Command {
-	return &cobra.Command{
+	var byName *bool
+	cmd := &cobra.Command{
 		Use:   "inspect FILE [NAME|#ORDINAL]",
 		Short: "Print what a pack's footer says, or one record's header",
 		Long: `Prints what a pack's footer says; with a record, its header. What is printed has been checked; that the rest of the file
@@ -269,7 +280,7 @@ is whole is checked at the end.`,
 					info := infoOfPack(p.Footer())
 					return a.print(info, info.write)
 				}
-				loc, err := p.find(cmd.Context(), args[1])
+				loc, err := p.find(cmd.Context(), args[1], *byName)
 				if err != nil {
 					return err
 				}
@@ -282,6 +293,8 @@ is whole is checked at the end.`,
 			})
 		},
 	}
+	byName = addNameFlag(cmd)
+	return cmd
 }
 
 func sectionOf(s desformat.Section) packSection {

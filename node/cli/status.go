@@ -57,8 +57,17 @@ func writeStatus(w io.Writer, s api.Status) error {
 	t.row("data cache", cache(c.DataBytes, c.DataCap, c.DataHits, c.DataMisses))
 	for _, src := range s.Sources {
 		name := "source " + printable(src.Name)
-		if src.Error != "" {
+		t.row(name, printable(src.URL))
+		for _, root := range src.Roots {
+			t.row(name, "root "+printable(root))
+		}
+		switch {
+		case src.Error != "":
 			t.row(name, "does not answer: "+printable(src.Error))
+		case src.Counted.IsZero():
+			t.row(name, "its rows are being counted; ask again")
+		case time.Since(src.Counted) > time.Minute:
+			t.row(name, "counted "+formatTime(src.Counted))
 		}
 		for _, state := range slices.Sorted(maps.Keys(src.States)) {
 			y := src.States[state]
@@ -66,13 +75,18 @@ func writeStatus(w io.Writer, s api.Status) error {
 		}
 	}
 	for _, p := range s.Pauses {
-		until := ""
-		if !p.Until.IsZero() {
-			until = ", until " + formatTime(p.Until)
-		}
-		t.row("stands still", printable(p.Work)+": "+printable(p.Reason)+until)
+		writePause(t, p)
 	}
 	return t.flush()
+}
+
+// writePause says which work stands still, and why.
+func writePause(t *table, p api.Pause) {
+	until := ""
+	if !p.Until.IsZero() {
+		until = ", until " + formatTime(p.Until)
+	}
+	t.row("stands still", printable(p.Work)+": "+printable(p.Reason)+until)
 }
 
 func cache(bytes, limit, hits, misses int64) string {

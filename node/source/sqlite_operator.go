@@ -20,6 +20,28 @@ func (s *SQLite) Counts(ctx context.Context) (map[State]Tally, error) {
 	return counts, err
 }
 
+// Pending counts MARKED and FAILED rows by their partial indexes.
+func (s *SQLite) Pending(ctx context.Context) (marked, failed Tally, err error) {
+	rows, err := s.stmts.pending.QueryContext(ctx)
+	if err != nil {
+		return marked, failed, s.wrap("count the pending", err)
+	}
+	defer func() { err = errors.Join(err, s.wrap("count the pending", rows.Close())) }()
+	for rows.Next() {
+		var state State
+		var t Tally
+		if err := rows.Scan(&state, &t.Rows, &t.Bytes); err != nil {
+			return marked, failed, s.wrap("count the pending", err)
+		}
+		if state == Marked {
+			marked = t
+		} else {
+			failed = t
+		}
+	}
+	return marked, failed, s.wrap("count the pending", rows.Err())
+}
+
 // EligibleTally sums up the ACTIVE rows that are eligible, and the others.
 func (s *SQLite) EligibleTally(ctx context.Context, before time.Time) (eligible, young Tally, err error) {
 	err = s.tallies(ctx, "count the eligible", s.stmts.eligibleTally, func(key any, t Tally) {

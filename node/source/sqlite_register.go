@@ -51,7 +51,7 @@ func (r *registering) insert(stmt *sql.Stmt, files []File) (int64, error) {
 	r.args = r.args[:0]
 	for i := range files {
 		f := &files[i]
-		r.args = append(r.args, f.Name, f.Path, f.Size, nanos(f.ModTime), nullText(f.FileID))
+		r.args = append(r.args, f.Name, f.Path, f.Size, nanos(f.ModTime), nullText(f.FileID), checksum(f), nullText(f.ContentType))
 	}
 	result, err := r.tx.Stmt(stmt).Exec(r.args...)
 	if err != nil {
@@ -84,9 +84,8 @@ func (r *registering) group(files []File, results []Registered) error {
 }
 
 func (r *registering) one(f *File, last int64) (Registered, error) {
-	var id, size, modified int64
-	var fileID, state string
-	err := r.tx.Stmt(r.stmts.regFind).QueryRow(f.Path).Scan(&id, &size, &modified, &fileID, &state)
+	var k known
+	err := r.tx.Stmt(r.stmts.regFind).QueryRow(f.Path).Scan(&k.id, &k.name, &k.size, &k.modified, &k.fileID, &k.state)
 	if errors.Is(err, sql.ErrNoRows) {
 		n, err := r.insert(r.stmts.regInsert, []File{*f})
 		if err != nil || n == 1 {
@@ -97,26 +96,62 @@ func (r *registering) one(f *File, last int64) (Registered, error) {
 	if err != nil {
 		return 0, err
 	}
+	if k.id > last { // by this very call
+		return RegisteredNew, r.refresh(f, k)
+	}
+	done := RegisteredUnchanged
 	// Where desnode has deleted the original, a file is a new one, whatever its
 	// size and time: the packer compares its content.
-	if size != f.Size || modified != nanos(f.ModTime) || State(state) == DeletedSource {
-		if _, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{id, f.Size, nanos(f.ModTime)}); err != nil {
-			return 0, err
-		}
-		// Which file a changed row reaches nobody knows, says the schema. Here it
-		// is known.
-		_, err := changed(r.tx.Stmt(r.stmts.regFileID), []any{id, nullText(f.FileID)})
-		return RegisteredChanged, err
+	if k.size != f.Size || k.modified != nanos(f.ModTime) || k.state == DeletedSource {
+		done, err = RegisteredChanged, r.change(f, k)
+	} else {
+		err = r.refresh(f, k)
 	}
-	if id > last {
-		return RegisteredNew, nil
+	if k.name != f.Name {
+		done |= RegisteredOtherName
 	}
+	return done, err
+}
+
+// known is a row that has the path of a file being registered.
+type known struct {
+	id, size, modified int64
+	name, fileID       string
+	state              State
+}
+
+// change makes a row ACTIVE again. What was said of the old content, its
+// checksum, is gone.
+func (r *registering) change(f *File, k known) error {
+	if _, err := changed(r.tx.Stmt(r.stmts.regChanged), []any{k.id, f.Size, nanos(f.ModTime), checksum(f), nullText(f.ContentType)}); err != nil {
+		return err
+	}
+	// Which file a changed row reaches nobody knows, says the schema. Here it is
+	// known.
+	_, err := changed(r.tx.Stmt(r.stmts.regFileID), []any{k.id, nullText(f.FileID)})
+	return err
+}
+
+// refresh notes what may be new of an unchanged file.
+func (r *registering) refresh(f *File, k known) error {
 	// The same file under a new inode: restored, or written back. The inode is
 	// kept up to date because deletion looks for rows that share one.
-	if f.FileID != "" && f.FileID != fileID {
-		if _, err := changed(r.tx.Stmt(r.stmts.regFileID), []any{id, f.FileID}); err != nil {
-			return 0, err
+	if f.FileID != "" && f.FileID != k.fileID {
+		if _, err := changed(r.tx.Stmt(r.stmts.regFileID), []any{k.id, f.FileID}); err != nil {
+			return err
 		}
 	}
-	return RegisteredUnchanged, nil
+	if f.SHA256 == nil && f.ContentType == "" {
+		return nil
+	}
+	_, err := changed(r.tx.Stmt(r.stmts.regListed), []any{k.id, checksum(f), nullText(f.ContentType)})
+	return err
+}
+
+// checksum is the value of that column.
+func checksum(f *File) any {
+	if f.SHA256 == nil {
+		return nil
+	}
+	return f.SHA256[:]
 }

@@ -17,11 +17,13 @@ type statements struct {
 	claim, unclaim, deleted, deletedBefore *sql.Stmt
 	regInsert, regInsertMany, regFind      *sql.Stmt
 	regChanged, regFileID, regLast         *sql.Stmt
+	regListed                              *sql.Stmt
 	identify, forgetMissing                *sql.Stmt
 	// Reads.
 	eligible, eligibleTally, backlog, marked *sql.Stmt
 	deletable, byName, byID, counts          *sql.Stmt
 	failing, failureTally, unidentified      *sql.Stmt
+	pending                                  *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -69,9 +71,10 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		{&p.identify, s.write, `UPDATE files SET file_id = ?7` + seen + ` AND file_id IS NULL`},
 		{&p.regInsert, s.write, insertSQL(1)},
 		{&p.regInsertMany, s.write, insertSQL(registerGroup)},
-		{&p.regFind, s.write, `SELECT id, size, modified_at, coalesce(file_id, ''), status FROM files WHERE path = ?1`},
+		{&p.regFind, s.write, `SELECT id, name, size, modified_at, coalesce(file_id, ''), status FROM files WHERE path = ?1`},
+		{&p.regListed, s.write, `UPDATE files SET checksum = coalesce(?2, checksum), content_type = coalesce(?3, content_type) WHERE id = ?1`},
 		{&p.regChanged, s.write, `UPDATE files SET status = 'ACTIVE', size = ?2, modified_at = ?3, eligible = 1,
- checksum = NULL, des_claim = NULL, archive_attempts = 0, archive_error = NULL, last_archive_attempt_at = NULL
+ checksum = ?4, content_type = coalesce(?5, content_type), des_claim = NULL, archive_attempts = 0, archive_error = NULL, last_archive_attempt_at = NULL
  WHERE id = ?1`},
 		{&p.regFileID, s.write, `UPDATE files SET file_id = ?2 WHERE id = ?1`},
 		{&p.regLast, s.write, `SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'files'), 0)`},
@@ -89,6 +92,8 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
  AND (des_name IS NOT NULL OR status = 'ACTIVE')`},
 		{&p.byID, s.read, `SELECT ` + rowColumns + ` FROM files WHERE id = ?1`},
 		{&p.counts, s.read, `SELECT status, ` + tally + ` FROM files GROUP BY status`},
+		{&p.pending, s.read, `SELECT 'MARKED', count(*), coalesce(sum(size), 0) FROM files WHERE status = 'MARKED' UNION ALL
+ SELECT 'FAILED', count(*), coalesce(sum(size), 0) FROM files WHERE archive_error IS NOT NULL AND status = 'FAILED'`},
 		{&p.failing, s.read, `SELECT ` + rowColumns + ` FROM files WHERE archive_error IS NOT NULL AND id > ?1 AND (?3 = '' OR ` + errorCode + ` = ?3) ORDER BY id LIMIT ?2`},
 		{&p.failureTally, s.read, `SELECT ` + errorCode + `, ` + tally + ` FROM files WHERE archive_error IS NOT NULL GROUP BY 1`},
 	}
@@ -126,6 +131,6 @@ const refuseSQL = `UPDATE files SET status = 'FAILED', des_claim = NULL, archive
 
 // insertSQL inserts n new rows, leaving out those whose path or name is taken.
 func insertSQL(n int) string {
-	return `INSERT INTO files (name, path, size, modified_at, file_id, eligible) VALUES (?, ?, ?, ?, ?, 1)` +
-		strings.Repeat(`, (?, ?, ?, ?, ?, 1)`, n-1) + ` ON CONFLICT DO NOTHING`
+	return `INSERT INTO files (name, path, size, modified_at, file_id, checksum, content_type, eligible) VALUES (?, ?, ?, ?, ?, ?, ?, 1)` +
+		strings.Repeat(`, (?, ?, ?, ?, ?, ?, ?, 1)`, n-1) + ` ON CONFLICT DO NOTHING`
 }

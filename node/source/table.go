@@ -182,9 +182,14 @@ type File struct {
 	Size    int64
 	ModTime time.Time
 	FileID  string
+	// What only a list of files says. Of a known row a zero value leaves the
+	// content type as it is, and the checksum too while the file is unchanged.
+	SHA256      *[sha256.Size]byte
+	ContentType string
 }
 
-// Registered says what registering one file did.
+// Registered says what registering one file did: one of the outcomes, of a
+// known row with RegisteredOtherName added when it keeps another name.
 type Registered uint8
 
 // The outcomes.
@@ -195,6 +200,16 @@ const (
 	RegisteredTaken                // another path has this name: left alone
 )
 
+// RegisteredOtherName is added to RegisteredUnchanged and RegisteredChanged: the
+// row has another name than the file was given, and keeps it.
+const RegisteredOtherName Registered = 1 << 4
+
+// Outcome is r without RegisteredOtherName.
+func (r Registered) Outcome() Registered { return r &^ RegisteredOtherName }
+
+// OtherName reports whether the row keeps another name.
+func (r Registered) OtherName() bool { return r&RegisteredOtherName != 0 }
+
 // Selection selects among the rows that have an archive_error; the zero
 // Selection is all of them.
 type Selection struct {
@@ -204,8 +219,12 @@ type Selection struct {
 
 // OperatorRows is the role behind the commands.
 type OperatorRows interface {
-	// Counts sums up the rows by state.
+	// Counts sums up the rows by state. It may read the whole table.
 	Counts(ctx context.Context) (map[State]Tally, error)
+	// Pending counts the rows that are MARKED and those that are FAILED, with
+	// their bytes and without Oldest and Newest. Unlike Counts it reads no other
+	// rows, so that it may be asked again and again.
+	Pending(ctx context.Context) (marked, failed Tally, err error)
 	// EligibleTally sums up what Eligible would list, and the ACTIVE rows that
 	// are too young.
 	EligibleTally(ctx context.Context, before time.Time) (eligible, young Tally, err error)
