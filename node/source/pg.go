@@ -151,8 +151,10 @@ func (p *Postgres) ClaimCluster(ctx context.Context, id desformat.ClusterID) err
 	const op = "claim"
 	if p.pools[RoleMarker] != nil {
 		_, err := collect(ctx, p, call{RoleMarker, op, 0}, func(*pgQueries) request {
-			return request{`INSERT INTO desnode.cluster (source, cluster) VALUES ($1::text, $2::bytea) ON CONFLICT DO NOTHING`,
-				[]any{p.cfg.Mapping.Source, id[:]}}
+			return request{
+				`INSERT INTO desnode.cluster (source, cluster) VALUES ($1::text, $2::bytea) ON CONFLICT DO NOTHING`,
+				[]any{p.cfg.Mapping.Source, id[:]},
+			}
 		}, noRow)
 		if err != nil && sqlState(err) != insufficientPrivilege {
 			return err

@@ -145,11 +145,13 @@ func (s *session) settings(ctx context.Context) request {
 	}
 	limit = max(limit, time.Millisecond)
 	ms := func(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
-	return request{`SELECT set_config('statement_timeout', $1::text, true), set_config('lock_timeout', $2::text, true),
+	return request{
+		`SELECT set_config('statement_timeout', $1::text, true), set_config('lock_timeout', $2::text, true),
  set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('TimeZone', 'UTC', true),
  set_config('DateStyle', 'ISO, YMD', true), set_config('bytea_output', 'hex', true),
  set_config('standard_conforming_strings', 'on', true)`,
-		[]any{ms(limit), ms(min(s.p.cfg.LockTimeout, limit)), ms(limit)}}
+		[]any{ms(limit), ms(min(s.p.cfg.LockTimeout, limit)), ms(limit)},
+	}
 }
 
 // send sends statements in one round trip. Outside of a transaction they are

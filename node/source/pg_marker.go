@@ -40,8 +40,8 @@ func (p *Postgres) list(ctx context.Context, c call, after string, limit int, wh
 // eligible is the condition of Eligible beside ACTIVE.
 func (q *pgQueries) eligible(v *params, before time.Time) string {
 	modified := q.col(migrations.ColModifiedAt)
-	return fmt.Sprintf("(%s < %s::%s OR %s > 0 OR %s IS NULL)", modified,
-		v.text(q.modified.literal(clamp(before))), q.modified.cast, q.version, modified)
+	_, first := q.modified.bounds(clamp(before)) // of those that are not before
+	return fmt.Sprintf("(%s < %s::%s OR %s > 0 OR %s IS NULL)", modified, v.text(*first), q.modified.cast, q.version, modified)
 }
 
 // clamp keeps a time within what every type of times can say.

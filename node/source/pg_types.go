@@ -202,7 +202,7 @@ const stampForm = "2006-01-02 15:04:05.999999999Z07"
 // stamp writes a time for Postgres; those it can't hold become the first and
 // the last that four digits of a year can say.
 func stamp(at time.Time) string {
-	at = at.UTC()
+	at = at.UTC().Truncate(time.Microsecond) // Postgres would round
 	switch y := at.Year(); {
 	case y < 1:
 		at = time.Date(1, 1, 1, 0, 0, 0, 0, time.UTC)

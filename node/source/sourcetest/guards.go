@@ -1,6 +1,7 @@
 package sourcetest
 
 import (
+	"cmp"
 	"reflect"
 	"slices"
 	"testing"
@@ -98,7 +99,7 @@ func guards(t *testing.T, open func(t *testing.T) Harness) {
 				id := seen.ID
 				tb.Edit(t, id, column, other(tb, column, seen))
 				if column == "id" {
-					id = movedID
+					id = tb.otherID()
 				}
 				before := tb.byID(t, id)
 				if said, err := c.call(t, tb, seen); err != nil || said {
@@ -120,13 +121,14 @@ func guards(t *testing.T, open func(t *testing.T) Harness) {
 	}
 }
 
-const movedID = "4711"
+// otherID is an id that no row of the suite has.
+func (tb *table) otherID() string { return cmp.Or(tb.OtherID, "4711") }
 
 // other returns a value that the column does not have.
 func other(tb *table, column string, r source.Row) any {
 	switch column {
 	case "id":
-		return int64(4711)
+		return tb.otherID()
 	case "archive_version":
 		return int64(r.Version) + 1
 	case "size":

@@ -3,6 +3,7 @@ package sourcetest
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +33,9 @@ func byName(t *testing.T, tb *table) {
 		}
 	}
 	odd := "odd \xff'\"%_\u202e name"
+	if tb.UTF8 {
+		odd = strings.ToValidUTF8(odd, "$")
+	}
 	row := tb.marked(t, odd)[0]
 	if r := tb.named(t, odd); r.ID != row.ID || r.Name != odd || r.DesName != odd {
 		t.Errorf("%q came back as %q", odd, r.Name)
