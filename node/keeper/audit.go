@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +35,7 @@ const (
 	auditPutBack = "put-back" // it stands at its path again
 	auditKept    = "kept"     // it has another name: a newer file stands at its path
 	auditVoid    = "void"     // it never left its path
+	auditRoot    = "root"     // carried over from the log before: a root below which originals were deleted
 )
 
 // auditRecord is one line of the audit log.
@@ -50,7 +53,8 @@ type auditRecord struct {
 	VerifiedAt time.Time        `json:"verified_at"`
 	Claim      string           `json:"claim"`
 	FileID     string           `json:"file_id,omitempty"`
-	Root       string           `json:"root,omitempty"` // file id of the root below which it stood
+	Version    string           `json:"version,omitempty"` // of the object that was judged
+	Root       string           `json:"root,omitempty"`    // file id of the root below which it stood
 	Node       string           `json:"node"`
 	Note       string           `json:"note,omitempty"`
 }
@@ -74,6 +78,7 @@ type auditLog struct {
 	synced  uint64 // appends known to be durable
 	failed  error  // after a failed write or fsync nothing can be promised
 	open    map[auditKey]auditRecord
+	roots   map[string]bool // file ids of the roots below which originals were deleted
 }
 
 func openAudit(path string, now func() time.Time) (*auditLog, error) {
@@ -81,7 +86,7 @@ func openAudit(path string, now func() time.Time) (*auditLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
-	l := &auditLog{path: path, now: now, f: f, open: map[auditKey]auditRecord{}}
+	l := &auditLog{path: path, now: now, f: f, open: map[auditKey]auditRecord{}, roots: map[string]bool{}}
 	if err := l.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("audit log %s: %w", path, err), f.Close())
 	}
@@ -116,6 +121,9 @@ func (l *auditLog) load() error {
 }
 
 func (l *auditLog) note(rec auditRecord) {
+	if rec.Root != "" && (rec.Event == auditDeleted || rec.Event == auditRoot) {
+		l.roots[rec.Root] = true
+	}
 	if rec.Event == auditIntent {
 		l.open[rec.key()] = rec
 	} else {
@@ -202,19 +210,27 @@ func (l *auditLog) packs() map[desformat.PackID]bool {
 	return out
 }
 
-// isOpen reports whether the record's last event is an intent.
+// isOpen reports whether the record's last event is an intent, for this very
+// version where it has one.
 func (l *auditLog) isOpen(rec auditRecord) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, ok := l.open[rec.key()]
-	return ok
+	intent, ok := l.open[rec.key()]
+	return ok && intent.Version == rec.Version
 }
 
-// rootOf returns the root that the record's open intent names, "" if none is.
-func (l *auditLog) rootOf(rec auditRecord) string {
+// emptied reports whether originals were deleted below the root with that id.
+func (l *auditLog) emptied(rootID string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.open[rec.key()].Root
+	return l.roots[rootID]
+}
+
+// intentOf returns the record's open intent, a zero record if it has none.
+func (l *auditLog) intentOf(rec auditRecord) auditRecord {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.open[rec.key()]
 }
 
 // removing reports whether the deletion of another original that is, or was,
@@ -249,12 +265,28 @@ func (l *auditLog) rotate(limit int64) error {
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
+	size, err := l.carryRoots(f)
+	if err != nil {
+		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
+	}
 	if err := errors.Join(os.Rename(next, l.path), syncDir(filepath.Dir(l.path))); err != nil {
 		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
 	}
 	err = l.f.Close()
-	l.f, l.size = f, 0
+	l.f, l.size = f, size
 	return err
+}
+
+// carryRoots writes what the next log must know of the ones before.
+func (l *auditLog) carryRoots(next *os.File) (size int64, err error) {
+	var buf bytes.Buffer
+	for _, root := range slices.Sorted(maps.Keys(l.roots)) {
+		if err := json.NewEncoder(&buf).Encode(auditRecord{Time: l.now().UTC(), Event: auditRoot, Root: root}); err != nil {
+			return 0, err
+		}
+	}
+	n, err := next.Write(buf.Bytes())
+	return int64(n), errors.Join(err, next.Sync())
 }
 
 func (l *auditLog) close() error {

@@ -128,11 +128,45 @@ func TestAuditLogRotatesOnlyWithoutOpenIntents(t *testing.T) {
 	rotate(1<<20, 1)
 	rotate(1, 2)
 	mustAppend(t, l, auditIntent, a)
+	if l.emptied("") || l.emptied("1:2") {
+		t.Error("a root is known below which nothing was deleted")
+	}
 	if lines := readLines(t, path); len(lines) != 1 || lines[0].Event != auditIntent {
 		t.Errorf("new log = %v", lines)
 	}
 	if lines := readLines(t, files()[1]); len(lines) != 2 {
 		t.Errorf("old log = %v", lines)
+	}
+}
+
+// A root below which originals were deleted is known for ever, through
+// restarts and rotations.
+func TestAuditLogRemembersEmptiedRoots(t *testing.T) {
+	path := filepath.Join(t.TempDir(), auditName)
+	l := openTestAudit(t, path)
+	for i, root := range []string{"1:2", "1:3", "", "1:2"} {
+		rec := auditRecord{Source: "s", ID: strconv.Itoa(i), Path: "/a", Root: root}
+		mustAppend(t, l, auditIntent, rec)
+		if root == "1:3" {
+			mustAppend(t, l, auditPutBack, rec)
+		} else {
+			mustAppend(t, l, auditDeleted, rec)
+		}
+	}
+	check := func(l *auditLog, when string) {
+		t.Helper()
+		if !l.emptied("1:2") || l.emptied("1:3") || l.emptied("") {
+			t.Errorf("%s: emptied roots %v", when, l.roots)
+		}
+	}
+	check(l, "at once")
+	if err := l.rotate(1); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, l, auditIntent, auditRecord{Source: "s", ID: "9", Path: "/a"})
+	check(openTestAudit(t, path), "after a rotation and a restart")
+	if lines := readLines(t, path); len(lines) != 2 || lines[0].Event != auditRoot || lines[1].Event != auditIntent {
+		t.Errorf("the new log: %v", lines)
 	}
 }
 

@@ -43,7 +43,7 @@ var crashModes = map[string]fault{
 
 // reads change nothing: whether they were applied makes no difference.
 var reads = []string{
-	"rows.Deletable", "rows.Sharing", "rows.ByID", "files.Open", "files.OpenHidden", "files.Same",
+	"rows.Deletable", "rows.Sharing", "rows.ByID", "files.Open", "files.OpenHidden", "files.Same", "files.VersionGone",
 	"store.Get", "store.Head", "meta.Confirm", "meta.AppliedEverywhere",
 }
 

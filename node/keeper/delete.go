@@ -15,9 +15,12 @@ import (
 const (
 	// rowsPerPass bounds the rows held in memory; each pass reads the catalog once.
 	rowsPerPass = 16 * source.MaxBatch
-	// maxRowErrors ends a pass: so many failures are the disk's or the
-	// database's, not the rows'.
+	// maxRowErrors ends a pass, or its part below one root: so many failures are
+	// the database's or the root's, not the rows'.
 	maxRowErrors = 16
+	// maxUnfit ends a pass: so many rows with faults of their own, one after the
+	// other, are the disk's or the bucket's. Each was let go of with its code.
+	maxUnfit = 64
 	// verifyAhead renews a verification that would run out in mid-pass.
 	verifyAhead = time.Hour
 )
@@ -65,7 +68,7 @@ func (k *Keeper) deleteLeased(ctx context.Context, id desformat.PackID, due bool
 	if due {
 		_, err := k.maySafelyDelete(id)
 		if err == nil {
-			d := &deletion{k: k, pack: id, claim: claim}
+			d := &deletion{k: k, pack: id, claim: claim, roots: map[string]troubled{}}
 			err = d.run(ctx)
 		}
 		switch {
@@ -141,8 +144,19 @@ type deletion struct {
 	pack  desformat.PackID
 	claim string // the lease's token
 
-	mu   sync.Mutex // guards errs
-	errs []error
+	mu     sync.Mutex // guards what follows
+	errs   []error
+	broken bool                // so many rows failed that the rest would
+	failed int                 // rows that failed for no root's trouble
+	roots  map[string]troubled // roots that made rows fail, by their names
+	unfit  int                 // rows with faults of their own, one after the other
+}
+
+// troubled is a root below which rows failed.
+type troubled struct {
+	source string
+	err    *source.RootError
+	rows   int
 }
 
 // candidate is a due row and the record that archived it.
@@ -216,14 +230,16 @@ func (d *deletion) deleteRows(ctx context.Context, s source.Source, rows []sourc
 		})
 	}
 	for _, r := range rows {
-		if ctx.Err() != nil || d.tooManyErrors() {
+		if ctx.Err() != nil || d.over() {
 			break
 		}
-		work <- byID[r.ID]
+		if !d.down(s.Name, r.Path) {
+			work <- byID[r.ID]
+		}
 	}
 	close(work)
 	wg.Wait()
-	if d.tooManyErrors() {
+	if d.over() {
 		return errors.Join(d.errs...)
 	}
 	return ctx.Err()
@@ -258,15 +274,62 @@ func (d *deletion) one(ctx context.Context, s source.Source, c *candidate) {
 	outcome, err := d.deleteOriginal(ctx, s, c)
 	if err != nil {
 		outcome = outcomeError
-		d.mu.Lock()
-		d.errs = append(d.errs, fmt.Errorf("row %s: %w", c.row.ID, err))
-		d.mu.Unlock()
 	}
+	d.note(s.Name, outcome, c.row.ID, err)
 	d.k.metrics.deletions.WithLabelValues(outcome).Inc()
 }
 
-func (d *deletion) tooManyErrors() bool {
+// note judges from how one row ended whether to go on with the others.
+func (d *deletion) note(src, outcome, id string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.errs) >= maxRowErrors
+	switch outcome {
+	case outcomeError:
+		d.fail(src, id, err)
+	case outcomeUnfit:
+		if d.unfit++; d.unfit == maxUnfit {
+			d.broken = true
+			d.errs = append(d.errs, fmt.Errorf("%d originals, one after the other, can't be read or deleted; desnode failed lists them", d.unfit))
+		}
+	case outcomeDeleted:
+		d.unfit = 0
+	}
+}
+
+// fail counts a row's error: a root's against the root, any other against the
+// pass. The caller holds mu.
+func (d *deletion) fail(src, id string, err error) {
+	root, ok := errors.AsType[*source.RootError](err)
+	if !ok {
+		d.failed++
+		d.broken = d.broken || d.failed >= maxRowErrors
+		d.errs = append(d.errs, fmt.Errorf("row %s: %w", id, err))
+		return
+	}
+	t := d.roots[root.Root]
+	t.source, t.err, t.rows = src, root, t.rows+1
+	d.roots[root.Root] = t
+	if t.rows <= maxRowErrors {
+		d.errs = append(d.errs, fmt.Errorf("row %s: %w", id, err))
+	}
+}
+
+// down reports whether the row's root has made so many rows fail that its
+// others are left for the next pass.
+func (d *deletion) down(src, path string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, t := range d.roots {
+		if t.rows >= maxRowErrors && t.source == src && t.err.Holds(path) {
+			return true
+		}
+	}
+	return false
+}
+
+// over reports whether the rest of the pass is left alone.
+func (d *deletion) over() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.broken
 }

@@ -161,6 +161,15 @@ func (o faultyFiles) Remove(ctx context.Context, path string, judged source.Info
 	return o.f.do("files.Remove", func() error { return o.Originals.Remove(ctx, path, judged) })
 }
 
+func (o faultyFiles) VersionGone(ctx context.Context, path, version string) (gone bool, err error) {
+	v, ok := o.Originals.(versioned)
+	if !ok {
+		return false, nil
+	}
+	err = o.f.do("files.VersionGone", func() (err error) { gone, err = v.VersionGone(ctx, path, version); return err })
+	return gone, err
+}
+
 type faultyStore struct {
 	store.Store
 	f *faults

@@ -19,6 +19,7 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/source/objectstest"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -61,9 +62,10 @@ type world struct {
 	log    *bytes.Buffer
 
 	noDelete bool
-	oneInode bool   // every row has the same file id
-	garbage  string // key of an abandoned upload
-	uploaded func() // after each upload, before its commit
+	oneInode bool                // every row has the same file id
+	garbage  string              // key of an abandoned upload
+	uploaded func()              // after each upload, before its commit
+	bucket   *objectstest.Bucket // of originals; nil: none
 }
 
 func newWorld(t *testing.T) *world {

@@ -36,6 +36,7 @@ type original struct {
 	src source.Source
 	c   *candidate
 	rec auditRecord // its FileID: the file that was found to be nobody else's
+	cut auditRecord // the intent that an earlier pass left open
 }
 
 // deleteOriginal takes one claimed row from PACKED to DELETED_SOURCE, or finds
@@ -62,9 +63,10 @@ func (d *deletion) deleteOriginal(ctx context.Context, s source.Source, c *candi
 		Ordinal: c.entry.Ordinal, Size: c.entry.Size, SHA256: hexSum(c.entry.SHA256),
 		VerifiedAt: verifiedAt(p), Claim: d.claim, Node: string(d.k.cfg.Node),
 	}}
-	o.rec.Root = d.k.audit.rootOf(o.rec)
-	hidden, err := isHidden(ctx, s.Files, o.rec)
-	if code := unfit(err); code != "" {
+	o.cut = d.k.audit.intentOf(o.rec)
+	o.rec.Root = o.cut.Root
+	hidden, err := d.k.isHidden(ctx, s.Files, o.rec)
+	if code := ownFault(err); code != "" {
 		return outcomeUnfit, o.unclaim(ctx, code, err.Error())
 	}
 	if err != nil {
@@ -94,9 +96,9 @@ func (d *deletion) noRecord(ctx context.Context, s source.Source, c *candidate) 
 	return outcomeNoRecord, o.unclaim(ctx, source.CodeNoRecord, "pack "+d.pack.String()+" has no live record of the row")
 }
 
-func isHidden(ctx context.Context, q source.Quarantine, rec auditRecord) (bool, error) {
+func (k *Keeper) isHidden(ctx context.Context, q source.Quarantine, rec auditRecord) (bool, error) {
 	f, err := q.OpenHidden(ctx, rec.Path)
-	if absent(err, rec.Root) {
+	if k.absent(err, rec.Root) {
 		return false, nil
 	}
 	if err != nil {
@@ -106,23 +108,34 @@ func isHidden(ctx context.Context, q source.Quarantine, rec auditRecord) (bool, 
 }
 
 // absent reports whether err says that there is no file: also below a root
-// that is empty, when it is the very folder below which the file stood.
-func absent(err error, root string) bool {
-	var empty *source.RootError
-	return errors.Is(err, source.ErrNoFile) ||
-		root != "" && errors.As(err, &empty) && empty.EmptyID == root
+// that is empty, when it is the very folder below which the file stood, or one
+// that deletions have emptied.
+func (k *Keeper) absent(err error, root string) bool {
+	if e, ok := errors.AsType[*source.RootError](err); ok {
+		return e.EmptyID != "" && (e.EmptyID == root || k.Emptied(e.EmptyID))
+	}
+	return errors.Is(err, source.ErrNoFile)
 }
 
-// unfit returns the failure code of an error that is this one original's and
-// will be met by every pass; "" when it may be the disk's or the folder's.
-func unfit(err error) string {
-	switch {
-	case errors.Is(err, source.ErrNotRegular):
-		return source.CodeNotRegular
-	case errors.Is(err, source.ErrOutside):
-		return source.CodeInvalidPath
+// Emptied reports whether originals were deleted, by this node, below the root
+// folder with that id (source.RootError): if it is empty, it is not the mount
+// point of a missing disk.
+func (k *Keeper) Emptied(rootID string) bool { return k.audit.emptied(rootID) }
+
+// ownFault returns the failure code of an error that is this one original's
+// and will be met by every pass; "" when it is its root's or its source's.
+func ownFault(err error) string {
+	switch code := source.FileFault(err); code {
+	case source.CodeNotRegular, source.CodeInvalidPath, source.CodeReadError:
+		return code
 	}
 	return ""
+}
+
+// undeletable reports whether an original's folder or store does not let it be
+// deleted.
+func undeletable(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission)
 }
 
 // hide moves the original to its quarantine name, unless it is another file by
@@ -130,15 +143,15 @@ func unfit(err error) string {
 func (o *original) hide(ctx context.Context, earlier bool) (string, error) {
 	f, err := o.src.Files.Open(ctx, o.c.row.Path)
 	switch {
-	case absent(err, o.rec.Root) && earlier:
+	case o.d.k.absent(err, o.rec.Root) && earlier:
 		// An earlier pass claimed the row and removed the file: only the row is left.
 		return o.finish(ctx, "found gone under an earlier claim")
-	case errors.Is(err, source.ErrNoFile):
+	case o.d.k.absent(err, o.rec.Root):
 		return outcomeNoFile, o.unclaim(ctx, source.CodeNoFile, "the original is gone; desnode did not delete it")
-	case errors.Is(err, fs.ErrPermission):
-		return outcomeUnfit, o.unclaim(ctx, source.CodeReadError, err.Error())
-	case unfit(err) != "":
-		return outcomeUnfit, o.unclaim(ctx, unfit(err), err.Error())
+	case errors.Is(err, source.ErrChanged): // it is being written at this moment
+		return outcomeInUse, o.unclaim(ctx, "", err.Error())
+	case ownFault(err) != "":
+		return outcomeUnfit, o.unclaim(ctx, ownFault(err), err.Error())
 	case err != nil:
 		return "", fmt.Errorf("open the original: %w", err)
 	}
@@ -171,8 +184,10 @@ func (o *original) hide(ctx context.Context, earlier bool) (string, error) {
 		return "", nil
 	case errors.Is(err, source.ErrInUse):
 		return outcomeInUse, o.leave(ctx, "", err.Error())
-	case unfit(err) != "":
-		return outcomeUnfit, o.leave(ctx, unfit(err), err.Error())
+	case undeletable(err):
+		return outcomeUnfit, o.leave(ctx, source.CodeUndeletable, err.Error())
+	case ownFault(err) != "":
+		return outcomeUnfit, o.leave(ctx, ownFault(err), err.Error())
 	}
 	return "", fmt.Errorf("quarantine the original: %w", err)
 }
@@ -193,11 +208,11 @@ func (o *original) unlisted(info source.Info) string {
 	if info.Size != row.Size {
 		return fmt.Sprintf("the file has %d bytes, the row lists %d", info.Size, row.Size)
 	}
-	unit := time.Duration(1)
+	var unit time.Duration
 	if t, ok := o.src.Rows.(interface{ TimePrecision() time.Duration }); ok {
-		unit = max(unit, t.TimePrecision())
+		unit = t.TimePrecision()
 	}
-	if info.ModTime.Sub(row.ModTime).Abs() >= unit {
+	if info.Modified(row.ModTime, unit) {
 		return fmt.Sprintf("the file was modified at %s, the row lists %s",
 			info.ModTime.Format(time.RFC3339Nano), row.ModTime.Format(time.RFC3339Nano))
 	}
@@ -215,12 +230,23 @@ func (o *original) judge(ctx context.Context) (string, error) {
 	if err := f.Close(); err != nil {
 		return "", fmt.Errorf("read the quarantined file: %w", err)
 	}
+	if code := ownFault(readErr); code != "" {
+		return o.putBack(ctx, outcomeUnfit, code, readErr.Error())
+	}
 	if readErr != nil {
 		return "", fmt.Errorf("read the quarantined file: %w", readErr)
 	}
 	if why != "" {
+		gone, err := uncovered(ctx, o.src.Files, o.cut, o.c.row.ModTime)
+		if err != nil {
+			return "", err
+		}
+		if gone {
+			return o.finish(ctx, "found gone under an earlier claim; an earlier version stands at its path")
+		}
 		return o.putBack(ctx, outcomeDiffers, source.CodeDiffers, why)
 	}
+	o.rec.Version = info.Version
 	if info.FileID != o.rec.FileID || info.Links != 1 { // not the file that was looked at before
 		if why, err = o.shared(ctx, info); err != nil {
 			return "", err
@@ -283,7 +309,7 @@ func (o *original) putBack(ctx context.Context, outcome, code, why string) (stri
 // can't be undone.
 func (o *original) remove(ctx context.Context, judged source.Info) (string, error) {
 	k := o.d.k
-	if !k.audit.isOpen(o.rec) { // hidden by another node
+	if !k.audit.isOpen(o.rec) { // hidden by another node, or an object, which nothing hides
 		if err := k.audit.append(auditIntent, "", o.rec); err != nil {
 			return "", err
 		}
@@ -311,6 +337,8 @@ func (o *original) remove(ctx context.Context, judged source.Info) (string, erro
 		return o.putBack(ctx, outcomeInUse, "", err.Error())
 	case errors.Is(err, source.ErrChanged):
 		return o.putBack(ctx, outcomeDiffers, source.CodeDiffers, err.Error())
+	case undeletable(err):
+		return o.putBack(ctx, outcomeUnfit, source.CodeUndeletable, err.Error())
 	case err != nil:
 		return "", fmt.Errorf("remove the original: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/datavision/desnode/node/source"
 )
@@ -48,12 +49,16 @@ func (o *original) shared(ctx context.Context, info source.Info) (string, error)
 }
 
 // elsewhere returns how rows of another source could spell one of paths. Only
-// absolute paths mean the same to both.
+// places mean the same to both; to originals that name none, absolute paths do.
 func elsewhere(ctx context.Context, files source.Originals, paths []string) ([]string, error) {
+	means := filepath.IsAbs
+	if slices.ContainsFunc(paths, source.IsPlace) {
+		means = source.IsPlace
+	}
 	var out []string
 	known := false
 	for _, p := range paths {
-		if !filepath.IsAbs(p) {
+		if !means(p) {
 			continue
 		}
 		known = true

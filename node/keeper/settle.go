@@ -47,9 +47,19 @@ func (k *Keeper) settleOne(ctx context.Context, rec auditRecord) error {
 		return err
 	}
 	ours := known && row.State == source.Packed && row.Pack == rec.Pack && row.Path == rec.Path
-	hidden, err := isHidden(ctx, s.Files, rec)
+	hidden, err := k.isHidden(ctx, s.Files, rec)
 	if err != nil {
 		return err
+	}
+	if hidden && known {
+		gone, err := uncovered(ctx, s.Files, rec, row.ModTime)
+		if err != nil {
+			return err
+		}
+		if gone && row.State != source.DeletedSource {
+			return k.audit.append(auditGone, "an earlier version stands at its path", rec)
+		}
+		hidden = !gone
 	}
 	if !hidden {
 		return k.settleUnhidden(ctx, s, rec, known && row.State == source.DeletedSource && row.Pack == rec.Pack)
@@ -81,7 +91,7 @@ func (k *Keeper) settleUnhidden(ctx context.Context, s source.Source, rec auditR
 	}
 	f, err := s.Files.Open(ctx, rec.Path)
 	switch {
-	case absent(err, rec.Root):
+	case k.absent(err, rec.Root):
 		return k.audit.append(auditGone, "neither at its path nor in quarantine", rec)
 	case errors.Is(err, source.ErrNotRegular), errors.Is(err, source.ErrOutside):
 		return k.audit.append(auditVoid, err.Error(), rec)

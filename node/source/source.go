@@ -97,4 +97,5 @@ const (
 	CodeShared        = "shared-file"     // two rows reach one file: not deleted
 	CodeDiffers       = "content-differs" // the original is not what was archived: not deleted
 	CodeNoRecord      = "no-record"       // its pack has no live record of the row: not deleted
+	CodeUndeletable   = "not-deletable"   // its folder or store does not let it be deleted
 )
