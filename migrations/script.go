@@ -96,7 +96,7 @@ func InitScript(m Mapping, o ScriptOptions) (string, error) {
 	}
 	b.WriteString(scriptTail)
 	for _, r := range p.rollback {
-		fmt.Fprintf(&b, "\n-- %s:\n", r.title)
+		fmt.Fprintf(&b, "\n-- -- %s:\n", r.title)
 		for _, sql := range r.sql {
 			fmt.Fprintf(&b, "%s\n", commented(sql+";"))
 		}
@@ -176,5 +176,5 @@ func quoteEcho(s string) string {
 // commented puts a comment sign before every line, so that a line break inside
 // a name does not end the comment, and stays when the signs are taken away.
 func commented(sql string) string {
-	return "-- " + strings.ReplaceAll(strings.ReplaceAll(sql, "\r", "\r"), "\n", "\n-- ")
+	return "-- " + strings.ReplaceAll(sql, "\n", "\n-- ")
 }

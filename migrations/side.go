@@ -170,12 +170,11 @@ func (b binding) sideColumns(state string, kind int) string {
 // that changes a moment later shows as ACTIVE, whatever its entry says.
 func (b binding) sideFunction() string {
 	c := b.customer.Columns
-	var names, news, sets, excluded []string
+	var names, news, sets []string
 	for _, word := range slices.Concat([]string{ColStatus}, ArchiveColumns()) {
 		names = append(names, word)
 		news = append(news, "NEW."+word)
 		sets = append(sets, word+" = NEW."+word)
-		excluded = append(excluded, word+" = EXCLUDED."+word)
 	}
 	rule := transition{
 		OldVersion: "OLD.archive_version", NewVersion: "NEW.archive_version", OldClaim: "OLD.des_claim", NewClaim: "NEW.des_claim",
@@ -209,14 +208,28 @@ BEGIN
     RETURN NULL;
   END IF;
   IF was = 'ACTIVE' THEN
-    INSERT INTO desnode.entry AS e (source, id, size, modified_at, %[9]s)
-    VALUES (%[13]s, entry_id, OLD.size, file_time, %[10]s)
-    ON CONFLICT (source, id) DO UPDATE SET size = EXCLUDED.size, modified_at = EXCLUDED.modified_at, %[12]s
-    WHERE e.archive_version = OLD.archive_version
+    IF OLD.archive_version = 0 THEN
+      -- Whatever is in the way, the same row marked by another at this moment or
+      -- the served name of another row, is looked at below.
+      INSERT INTO desnode.entry (source, id, size, modified_at, %[9]s)
+      VALUES (%[12]s, entry_id, OLD.size, file_time, %[10]s) ON CONFLICT DO NOTHING;
+      IF FOUND THEN
+        RETURN NEW;
+      END IF;
+    END IF;
+    UPDATE desnode.entry AS e SET size = OLD.size, modified_at = file_time, %[11]s
+    WHERE e.source = %[12]s AND e.id = entry_id AND e.archive_version = OLD.archive_version
       AND (e.status = 'ACTIVE' OR e.size IS DISTINCT FROM OLD.size OR e.modified_at IS DISTINCT FROM file_time);
+    IF FOUND THEN
+      RETURN NEW;
+    END IF;
+    IF EXISTS (SELECT FROM desnode.entry AS e WHERE e.source = %[12]s AND e.id = entry_id) THEN
+      RETURN NULL;
+    END IF;
+    RAISE EXCEPTION 'desnode: another row is served as %%', NEW.des_name USING ERRCODE = 'unique_violation';
   ELSE
     UPDATE desnode.entry AS e SET %[11]s
-    WHERE e.source = %[13]s AND e.id = entry_id AND e.status = was AND e.archive_version = OLD.archive_version
+    WHERE e.source = %[12]s AND e.id = entry_id AND e.status = was AND e.archive_version = OLD.archive_version
       AND e.size IS NOT DISTINCT FROM OLD.size AND e.modified_at IS NOT DISTINCT FROM file_time
       AND e.des_name IS NOT DISTINCT FROM OLD.des_name AND e.des_pack IS NOT DISTINCT FROM OLD.des_pack
       AND e.des_claim IS NOT DISTINCT FROM OLD.des_claim AND e.archive_attempts = OLD.archive_attempts;
@@ -227,6 +240,6 @@ BEGIN
   RETURN NEW;
 END
 `, placeOldTime, rule, b.customer.Relation, c[ColID], c[ColName], c[ColPath], c[ColSize], c[ColModifiedAt],
-		strings.Join(names, ", "), strings.Join(news, ", "), strings.Join(sets, ", "), strings.Join(excluded, ", "),
+		strings.Join(names, ", "), strings.Join(news, ", "), strings.Join(sets, ", "),
 		quoteLiteral(b.m.Source))
 }

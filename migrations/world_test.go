@@ -175,11 +175,7 @@ func rollbackOf(t *testing.T, script string) string {
 	_, comments, _ = strings.Cut(comments, "\n\n")
 	lines := []string{`\set ON_ERROR_STOP on`}
 	for line := range strings.Lines(comments) {
-		line = strings.TrimSuffix(line, "\n")
-		if strings.HasSuffix(line, ":") && !strings.Contains(line, ";") {
-			continue // a title
-		}
-		lines = append(lines, strings.TrimPrefix(line, "-- "))
+		lines = append(lines, strings.TrimPrefix(strings.TrimSuffix(line, "\n"), "-- "))
 	}
 	return strings.Join(lines, "\n") + "\n"
 }
