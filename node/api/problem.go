@@ -86,6 +86,10 @@ func problemOf(err error) *Problem {
 			Detail: "stored bytes contradict their checksum", Pack: corrupt.Pack.String(), Offset: &offset,
 		}
 	}
+	var original *retriever.OriginalError
+	if errors.As(err, &original) {
+		return &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: original.Public()}
+	}
 	for _, known := range []struct {
 		err    error
 		status int

@@ -3,7 +3,6 @@ package retriever
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/datavision/desnode/desformat"
@@ -125,7 +124,7 @@ func (o *opened) Read(p []byte) (int, error) {
 	case o.ctx.Err() != nil:
 		err = o.ctx.Err()
 	default:
-		err = fmt.Errorf("%w: original of row %s of source %s: %w", ErrUnavailable, o.row.ID, o.row.Source, err)
+		err = &OriginalError{Row: o.row, Err: err}
 	}
 	return n, err
 }

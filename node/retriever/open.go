@@ -137,7 +137,7 @@ func (r *Retriever) original(ctx context.Context, src Source, row source.Row, sh
 	case ctx.Err() != nil:
 		return File{}, ctx.Err()
 	}
-	return File{}, fmt.Errorf("%w: original of row %s of source %s: %w", ErrUnavailable, row.ID, row.Source, err)
+	return File{}, &OriginalError{Row: row, Err: err}
 }
 
 // rowByName asks the sources in their order. ErrNotFound only when all of them
