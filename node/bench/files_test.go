@@ -142,8 +142,10 @@ func TestOriginalsKnowNoOtherPathAndDeleteNothing(t *testing.T) {
 	files := Files{Count: 10, Sizes: Sizes{Bytes: 5}}
 	o := NewOriginals(files)
 	own := files.File(3).Path
-	for _, path := range []string{"", "/", folder, own + "x", "x" + own, strings.TrimPrefix(own, "/"), files.File(10).Path,
-		folder + "bench/000000/+00000000003.bin", folder + "bench/000001/000000000003.bin", folder + "bench/000000/-00000000001.bin"} {
+	for _, path := range []string{
+		"", "/", folder, own + "x", "x" + own, strings.TrimPrefix(own, "/"), files.File(10).Path,
+		folder + "bench/000000/+00000000003.bin", folder + "bench/000001/000000000003.bin", folder + "bench/000000/-00000000001.bin",
+	} {
 		if _, err := o.Open(t.Context(), path); !errors.Is(err, source.ErrNoFile) {
 			t.Errorf("open %q: %v", path, err)
 		}

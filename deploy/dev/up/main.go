@@ -88,7 +88,7 @@ func start(ctx context.Context, dir string) (*environment, error) {
 	}
 	e := &environment{dir: dir, files: filepath.Join(dir, "documents")}
 	for _, sub := range []string{"postgres", "s3", "documents"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil { //nolint:gosec // the Postgres server may run as another user
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, err
 		}
 	}

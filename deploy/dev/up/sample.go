@@ -42,7 +42,7 @@ func (e *environment) writeDocuments() error {
 	for _, err := range []error{
 		os.Symlink("/etc/hostname", filepath.Join(odd, "link-out")),
 		syscall.Mkfifo(filepath.Join(odd, "pipe"), 0o600),
-		os.Mkdir(filepath.Join(odd, "folder"), 0o755), //nolint:gosec // as the other folders
+		os.Mkdir(filepath.Join(odd, "folder"), 0o755),
 	} {
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -53,7 +53,7 @@ func (e *environment) writeDocuments() error {
 
 func (e *environment) write(name, content string) error {
 	path := filepath.Join(e.files, filepath.FromSlash(name))
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // nothing secret
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	return errors.Join(os.WriteFile(path, []byte(content), 0o600), os.Chtimes(path, written(), written()))
