@@ -2,7 +2,7 @@
 // beside them (cluster.json, generations/<g>, quarantine/…).
 //
 // A driver is the only code that talks to a particular store; everything else
-// sees Store. Drivers: Folder, here; S3 later. storetest holds the conformance
+// sees Store. Drivers: Folder and S3. storetest holds the conformance
 // suite that every driver passes, and a Fake that counts requests and fails
 // the test whose code breaks the contract.
 //
@@ -33,7 +33,7 @@ type Object struct {
 	Key      string
 	Size     int64     // bytes
 	Version  string    // names these very bytes: S3 version id or ETag; for a folder the file's time
-	Modified time.Time // by the store's clock
+	Modified time.Time // by the store's clock; zero from a Put whose store does not tell it
 }
 
 // Body is the content of a Put: readable any number of times, so that a retry

@@ -1,0 +1,193 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	rightMove = "s3:GetObject, s3:GetObjectVersion and s3:PutObject (on what is moved, and where to)"
+	// copyPart is the size of the parts in which the server copies objects that
+	// are too large for one request.
+	copyPart = 1 << 30
+)
+
+// Move lets the server copy the object, compares the copy with it, and deletes
+// exactly the version that was copied. Cut in between, there are two of it, by
+// which the repeated Move knows its own work.
+func (s *S3) Move(ctx context.Context, from, to string) error {
+	fullFrom, errFrom := s.key(ctx, from)
+	fullTo, errTo := s.key(ctx, to)
+	if err := errors.Join(errFrom, errTo); err != nil {
+		return err
+	}
+	m := moving{s: s, from: from, to: to, fullFrom: fullFrom, fullTo: fullTo}
+	source, err := s.head(ctx, s.collect, from, fullFrom, "")
+	if errors.Is(err, ErrNotFound) {
+		return m.moved(ctx, err)
+	}
+	if err != nil || from == to {
+		return m.wrap(err)
+	}
+	m.source = source
+	err = m.copied(ctx)
+	if errors.Is(err, ErrNotFound) { // not there yet
+		if err = m.copy(ctx); gone(err) {
+			return m.moved(ctx, fmt.Errorf("%w: %w", ErrNotFound, err)) // another's repetition was quicker
+		}
+		if err == nil || refusedCondition(err) {
+			err = m.copied(ctx)
+		} else {
+			err = s.explain(ctx, call{"copy", from, s.collect, rightMove}, err)
+		}
+	}
+	if err == nil {
+		err = s.remove(ctx, from, fullFrom, source.Version)
+	}
+	return m.wrap(err)
+}
+
+// moving is one call of Move.
+type moving struct {
+	s                *S3
+	from, to         string
+	fullFrom, fullTo string
+	source           Object
+}
+
+func (m *moving) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("move %s to %s: %w", m.from, m.to, err)
+}
+
+// moved answers a Move whose origin is missing: done before, if the target is
+// there.
+func (m *moving) moved(ctx context.Context, missing error) error {
+	_, err := m.s.head(ctx, m.s.collect, m.to, m.fullTo, "")
+	if errors.Is(err, ErrNotFound) {
+		err = missing
+	}
+	return m.wrap(err)
+}
+
+// copied looks whether the target holds the source's bytes: ErrNotFound when
+// it is missing, ErrExists when it holds others.
+func (m *moving) copied(ctx context.Context) error {
+	target, err := m.s.head(ctx, m.s.collect, m.to, m.fullTo, "")
+	if err != nil {
+		return err
+	}
+	same, err := m.same(ctx, target)
+	if err != nil {
+		return fmt.Errorf("compare with %s: %w", m.to, err)
+	}
+	if !same {
+		return fmt.Errorf("%s: %w", m.to, ErrExists)
+	}
+	return nil
+}
+
+// same compares the source with the target: by their ETags, which differ when
+// they were made in other parts or with other keys; then by their bytes.
+func (m *moving) same(ctx context.Context, target Object) (bool, error) {
+	if m.source.Size != target.Size {
+		return false, nil
+	}
+	etags := [2]string{}
+	for i, o := range []Object{{Key: m.fullFrom, Version: m.source.Version}, {Key: m.fullTo, Version: target.Version}} {
+		on, _ := onVersion(o.Version)
+		out, err := m.s.collect.HeadObject(as(ctx, KindHead, ClassGet), &s3.HeadObjectInput{Bucket: &m.s.target.bucket, Key: &o.Key, VersionId: on.versionID, IfMatch: on.ifMatch})
+		if err != nil {
+			return false, err
+		}
+		etags[i] = aws.ToString(out.ETag)
+	}
+	if etags[0] == etags[1] && etags[0] != "" {
+		return true, nil
+	}
+	a, err := m.s.open(ctx, part{key: m.from, full: m.fullFrom, version: m.source.Version, n: -1})
+	if err != nil {
+		return false, err
+	}
+	defer a.body.Close()
+	b, err := m.s.open(ctx, part{key: m.to, full: m.fullTo, version: target.Version, n: -1})
+	if err != nil {
+		return false, err
+	}
+	defer b.body.Close()
+	return sameStream(a.body, b.body)
+}
+
+// copySource names the version to copy, as a header.
+func (m *moving) copySource() (source string, ifMatch *string) {
+	on, _ := onVersion(m.source.Version)
+	source = m.s.target.bucket + "/" + strings.ReplaceAll(url.PathEscape(m.fullFrom), "%2F", "/")
+	if on.versionID != nil {
+		source += "?versionId=" + url.QueryEscape(*on.versionID)
+	}
+	return source, on.ifMatch
+}
+
+// copy lets the server copy. Its errors are the SDK's.
+func (m *moving) copy(ctx context.Context) error {
+	if m.source.Size > m.s.copyMax {
+		return m.copyParts(ctx)
+	}
+	source, ifMatch := m.copySource()
+	_, err := m.s.collect.CopyObject(as(ctx, KindMove, ClassPut), &s3.CopyObjectInput{
+		Bucket: &m.s.target.bucket, Key: &m.fullTo, CopySource: &source, CopySourceIfMatch: ifMatch, IfNoneMatch: aws.String("*"),
+	})
+	return err
+}
+
+// copyParts copies what is too large for one request.
+func (m *moving) copyParts(ctx context.Context) error {
+	u := upload{s: m.s, role: m.s.collect, key: m.to, full: m.fullTo, size: m.source.Size, partSize: min(copyPart, m.s.copyMax)}
+	if err := u.create(ctx); err != nil {
+		return err
+	}
+	parts := make([]types.CompletedPart, (u.size+u.partSize-1)/u.partSize)
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(m.s.cfg.Parallel)
+	for i := range parts {
+		group.Go(func() (err error) {
+			parts[i], err = m.copyPart(groupCtx, &u, i)
+			return err
+		})
+	}
+	err := group.Wait()
+	if err == nil {
+		_, err = u.complete(ctx, parts, m.s.ConditionalCreate())
+	}
+	if err != nil {
+		u.giveUp(ctx)
+	}
+	return err
+}
+
+func (m *moving) copyPart(ctx context.Context, u *upload, i int) (types.CompletedPart, error) {
+	source, ifMatch := m.copySource()
+	off := int64(i) * u.partSize
+	number := aws.Int32(int32(i + 1))
+	out, err := m.s.collect.UploadPartCopy(as(ctx, KindMove, ClassPut), &s3.UploadPartCopyInput{
+		Bucket: &m.s.target.bucket, Key: &m.fullTo, UploadId: &u.id, PartNumber: number, CopySource: &source, CopySourceIfMatch: ifMatch,
+		CopySourceRange: aws.String(fmt.Sprintf("bytes=%d-%d", off, min(off+u.partSize, u.size)-1)),
+	})
+	if err != nil {
+		return types.CompletedPart{}, err
+	}
+	if out.CopyPartResult == nil {
+		return types.CompletedPart{}, errors.New("the server copied a part and did not name it")
+	}
+	return types.CompletedPart{PartNumber: number, ETag: out.CopyPartResult.ETag, ChecksumCRC32C: out.CopyPartResult.ChecksumCRC32C}, nil
+}
