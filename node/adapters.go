@@ -3,14 +3,19 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/packer"
 	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -38,19 +43,19 @@ func (f finder) Find(ctx context.Context, name string) (*packer.Found, error) {
 type rootSet struct {
 	meta   *raftmeta.Meta
 	source string
-	fixed  []string
+	fixed  []source.Root
 	log    *slog.Logger
 	known  atomic.Pointer[knownRoots]
 }
 
 type knownRoots struct {
 	modIndex uint64 // of the setting
-	roots    []string
+	roots    []source.Root
 }
 
 // list returns the roots as of the newest view. It is called for every file
 // that is opened, so it parses the setting only when that has changed.
-func (r *rootSet) list() []string {
+func (r *rootSet) list() []source.Root {
 	_, modIndex, _ := r.meta.View().Setting(rootsKey(r.source))
 	if k := r.known.Load(); k != nil && k.modIndex == modIndex {
 		return k.roots
@@ -60,9 +65,65 @@ func (r *rootSet) list() []string {
 		r.log.Error("imported roots are not known; their files can't be read", "source", r.source, "err", err)
 		return r.fixed
 	}
-	k := &knownRoots{modIndex: modIndex, roots: slices.Concat(r.fixed, imported)}
+	k := &knownRoots{modIndex: modIndex, roots: slices.Clone(r.fixed)}
+	for _, folder := range imported {
+		k.roots = append(k.roots, source.FolderRoot(folder))
+	}
 	r.known.Store(k)
 	return k.roots
+}
+
+// settings are the replicated settings as package pace asks for them.
+type settings struct{ meta *raftmeta.Meta }
+
+func (s settings) Setting(key string) (value []byte, modIndex uint64, ok bool) {
+	return s.meta.View().Setting(key)
+}
+
+func (s settings) Changed() <-chan struct{} { return s.meta.Changed() }
+
+func (s settings) Set(ctx context.Context, key string, value []byte, ifModIndex uint64) error {
+	return s.meta.Set(ctx, key, value, ifModIndex)
+}
+
+// limits puts the configured pace into the words of package pace.
+func limits(c config.Pace) pace.Limits {
+	return pace.Limits{
+		FilesPerSecond: c.FilesPerSecond, FilesPerDay: c.FilesPerDay,
+		BytesPerSecond: int64(c.BytesPerSecond), BytesPerDay: int64(c.BytesPerDay), Windows: c.Windows,
+	}
+}
+
+// objects is a bucket as originals need it.
+type objects struct{ s3 *store.S3 }
+
+func (o objects) Head(ctx context.Context, key string) (source.ObjectInfo, error) {
+	found, err := o.s3.Head(ctx, key, "")
+	if err != nil {
+		return source.ObjectInfo{}, originalError(err)
+	}
+	return source.ObjectInfo{Size: found.Size, ModTime: found.Modified, Version: found.Version}, nil
+}
+
+func (o objects) Get(ctx context.Context, key, version string, off, size int64) (io.ReadCloser, error) {
+	r, err := o.s3.Get(ctx, key, version, off, size)
+	return r, originalError(err)
+}
+
+func (o objects) Delete(ctx context.Context, key, version string) error {
+	return originalError(o.s3.DeleteVersion(ctx, key, version))
+}
+
+// originalError puts a store's answer about an object into package source's
+// words: replaced before missing, since a replaced version is missing too.
+func originalError(err error) error {
+	switch {
+	case errors.Is(err, store.ErrReplaced):
+		return fmt.Errorf("%w: %w", source.ErrChanged, err)
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("%w: %w", source.ErrNoFile, err)
+	}
+	return err
 }
 
 // storeCollector shows the requests made of the store.

@@ -10,12 +10,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -27,6 +24,7 @@ import (
 	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/node/keeper"
 	"github.com/datavision/desnode/node/marker"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/packer"
 	"github.com/datavision/desnode/node/retriever"
 	"github.com/datavision/desnode/node/source"
@@ -46,7 +44,11 @@ type Node struct {
 
 	meta      *raftmeta.Meta
 	store     *store.Counted
+	claimed   error // why the store could not be claimed at the start; nil: it is
 	sources   []source.Source
+	governor  *pace.Governor
+	lags      []pace.LagFunc // how far the sources' replicas are behind
+	pace      *pace.Pacer
 	counters  []*rowCounter // of the sources, in their order
 	retriever *retriever.Retriever
 	marker    *marker.Marker
@@ -113,217 +115,6 @@ func (n *Node) listen(ctx context.Context, _ *prometheus.Registry) error {
 	return nil
 }
 
-func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
-	dir := filepath.Join(n.cfg.DataDir, "raft")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("make the data dir: %w", err)
-	}
-	var err error
-	if n.id, err = loadIdentity(n.cfg.DataDir); err != nil {
-		return err
-	}
-	if n.formed, err = hasFormed(n.cfg.DataDir); err != nil {
-		return err
-	}
-	n.log = n.log.With("node", string(n.id.Node))
-	n.meta, err = raftmeta.Open(ctx, raftmeta.Config{
-		Dir:        dir,
-		Node:       n.id.Node,
-		Cluster:    n.id.Cluster,
-		Generation: n.id.Generation,
-		Formed:     n.formed,
-		Logger:     n.log,
-	})
-	if err != nil {
-		return fmt.Errorf("data dir %s: %w", n.cfg.DataDir, err)
-	}
-	n.onClose(n.meta.Close)
-	return nil
-}
-
-func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) error {
-	path, err := n.cfg.Store.Path()
-	if err != nil {
-		return err
-	}
-	if n.formed { // opening would make the folder
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: there is no folder %s; is its disk mounted?", ErrStoreLost, path)
-		}
-	}
-	s, err := store.Open(ctx, n.cfg.Store.URL)
-	if err != nil {
-		return fmt.Errorf("open the store: %w", err)
-	}
-	if c, ok := s.(interface{ Close() error }); ok {
-		n.onClose(c.Close)
-	}
-	n.store = store.Count(s)
-	if err := metrics.Register(storeCollector{n.store}); err != nil {
-		return err
-	}
-	if err := claimStore(ctx, n.store, n.id, n.formed); err != nil {
-		return err
-	}
-	return n.own(n.cfg.DataDir, path)
-}
-
-// own notes paths that no root of a source may overlap.
-func (n *Node) own(paths ...string) error {
-	for _, p := range paths {
-		resolved, err := filepath.EvalSymlinks(p)
-		if err != nil {
-			return err
-		}
-		n.ownPaths = append(n.ownPaths, resolved)
-	}
-	return nil
-}
-
-func (n *Node) openSources(ctx context.Context, _ *prometheus.Registry) error {
-	names := make([]string, 0, len(n.cfg.Sources))
-	for name := range n.cfg.Sources {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		c := n.cfg.Sources[name]
-		path, err := c.Path()
-		if err != nil {
-			return fmt.Errorf("source %s: %w", name, err)
-		}
-		rows, err := source.OpenSQLite(ctx, source.SQLiteConfig{Name: name, Path: path})
-		if err != nil {
-			return err
-		}
-		n.onClose(rows.Close)
-		if err := rows.ClaimCluster(ctx, n.id.Cluster); err != nil {
-			return fmt.Errorf("source %s: %w; use another database, or the data dir of that cluster", name, err)
-		}
-		if err := n.own(path); err != nil {
-			return err
-		}
-		n.sources = append(n.sources, source.Source{Name: name, Rows: rows, Files: n.files(name, c)})
-	}
-	for _, name := range names {
-		for _, root := range n.cfg.Sources[name].Roots {
-			if resolved, err := filepath.EvalSymlinks(root); err == nil {
-				root = resolved // else it is not there yet, or not now
-			}
-			if own, overlaps := n.overlapsOwn(root); overlaps {
-				return fmt.Errorf("source %s: the root %s and the node's own %s overlap", name, root, own)
-			}
-		}
-	}
-	return nil
-}
-
-// files returns the originals of one source.
-func (n *Node) files(name string, c config.Source) source.Originals {
-	if n.originals != nil {
-		return n.originals(name)
-	}
-	roots := &rootSet{meta: n.meta, source: name, fixed: c.Roots, log: n.log}
-	return source.NewFolders(roots.list)
-}
-
-// overlapsOwn reports whether a real path holds, or lies in, what is ours.
-func (n *Node) overlapsOwn(path string) (own string, overlaps bool) {
-	i := slices.IndexFunc(n.ownPaths, func(own string) bool { return config.Within(own, path) || config.Within(path, own) })
-	if i < 0 {
-		return "", false
-	}
-	return n.ownPaths[i], true
-}
-
-func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) error {
-	readers := make([]retriever.Source, 0, len(n.sources))
-	for _, s := range n.sources {
-		readers = append(readers, retriever.Source{Name: s.Name, Rows: s.Rows, Files: s.Files})
-	}
-	var err error
-	n.retriever, err = retriever.New(retriever.Config{
-		Manifest:   retriever.FromMeta(n.meta),
-		Store:      n.store,
-		Sources:    func() []retriever.Source { return readers },
-		IndexBytes: int64(n.cfg.Cache.Index),
-		DataBytes:  int64(n.cfg.Cache.Data),
-		Misses:     api.NewMissLimiter(api.MissLimits{}),
-		Registerer: metrics,
-		Logger:     n.log,
-	})
-	return err
-}
-
-func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) error {
-	allSources := func() []source.Source { return n.sources }
-	var err error
-	n.keeper, err = keeper.New(keeper.Config{
-		Node:         n.id.Node,
-		Manifest:     n.meta,
-		Commands:     n.meta,
-		Store:        n.store,
-		Sources:      n.sources,
-		Dir:          n.cfg.DataDir,
-		DeleteSource: n.cfg.Archive.DeleteSource,
-		DefaultStore: n.cfg.HasDefaultStore(),
-		DeleteGrace:  n.cfg.Archive.DeleteGrace,
-		MaxAttempts:  n.cfg.Archive.Attempts,
-		Logger:       n.log,
-		Registerer:   metrics,
-	})
-	if err != nil {
-		return err
-	}
-	n.onClose(n.keeper.Close)
-	n.marker, err = marker.New(marker.Config{
-		Sources: allSources,
-		Leases:  n.meta,
-		Cluster: n.id.Cluster,
-		MinAge:  n.cfg.Archive.MinAge,
-		Logger:  n.log.With("part", "marker"),
-		Metrics: metrics,
-	})
-	if err != nil {
-		return err
-	}
-	n.packer, err = packer.New(packer.Config{
-		Sources:     allSources,
-		View:        func() packer.View { return n.meta.View() },
-		Manifest:    n.meta,
-		Store:       n.store,
-		Finder:      finder{n.retriever},
-		Acks:        n.keeper,
-		Cluster:     n.id.Cluster,
-		SpoolDir:    filepath.Join(n.cfg.DataDir, "spool"),
-		Marking:     n.marker.Rested,
-		PackSize:    int64(n.cfg.Archive.PackSize),
-		MaxWait:     n.cfg.Archive.MaxWait,
-		MaxAttempts: n.cfg.Archive.Attempts,
-		Logger:      n.log.With("part", "packer"),
-		Metrics:     metrics,
-	})
-	return err
-}
-
-func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
-	var err error
-	n.counters = newRowCounters(n.sources)
-	n.api, err = api.New(api.Config{
-		Files:      n.retriever,
-		Operator:   n,
-		Observer:   n,
-		Node:       n.id.Node,
-		ShardBits:  func() uint8 { return n.meta.View().ShardBits() },
-		Ready:      n.checkReady,
-		Quorum:     func() bool { return n.meta.Leader() != "" },
-		Gatherer:   metrics,
-		Registerer: metrics,
-		Logger:     n.log,
-	})
-	return err
-}
-
 // errStarting is why a node that has not caught up is not ready.
 var errStarting = errors.New("the node is catching up with its cluster")
 
@@ -386,6 +177,12 @@ func (n *Node) work(ctx context.Context) error {
 		}
 		return err
 	}
+	if err := n.awaitStore(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // told to stop meanwhile
+		}
+		return err
+	}
 	if err := setFormed(n.cfg.DataDir); err != nil {
 		return fmt.Errorf("record that the cluster is formed: %w", err)
 	}
@@ -397,6 +194,7 @@ func (n *Node) work(ctx context.Context) error {
 		"store", redacted(n.cfg.Store.URL), "work", n.cfg.Work, "seconds", time.Since(n.started).Seconds())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return n.retriever.Run(ctx) })
+	parts.Go(func() error { return n.pace.Run(ctx) })
 	for work, run := range map[string]func(context.Context) error{
 		config.WorkMark: n.marker.Run,
 		config.WorkPack: n.packer.Run,

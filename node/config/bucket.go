@@ -1,7 +1,9 @@
 package config
 
 import (
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -12,8 +14,7 @@ type bucket struct {
 	endpoint string // "": Amazon's, or, of a root, the store's
 }
 
-// parseBucket reads s3://bucket/prefix?endpoint=…&region=…. Other parameters
-// are judged by whoever opens it.
+// parseBucket reads s3://bucket/prefix?endpoint=…&region=….
 func parseBucket(raw string) (bucket, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
@@ -32,6 +33,11 @@ func parseBucket(raw string) (bucket, error) {
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		return bucket{}, invalidf("the parameters behind ? are not readable")
+	}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if name != "endpoint" && name != "region" || len(query[name]) != 1 || query.Get(name) == "" {
+			return bucket{}, invalidf("what stands behind the ? is endpoint and region, each once and not empty")
+		}
 	}
 	endpoint := query.Get("endpoint")
 	if e, err := url.Parse(endpoint); endpoint != "" && (err != nil || e.Host == "" || e.Scheme != "http" && e.Scheme != "https") {

@@ -88,6 +88,10 @@ type Source struct {
 	// PREFIX and stand below ROOT.
 	Roots []string
 
+	// S3 says how the buckets among Roots are reached, by the words S3Endpoint to
+	// S3Delete.
+	S3 map[string]string
+
 	// The rest is of Postgres sources; see migrations.Mapping.
 	Table    string
 	Binding  string            // "table" (default) or "side"

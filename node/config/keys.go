@@ -107,6 +107,12 @@ func sourceKeys() []Key {
 			},
 		},
 		{
+			Name: "sources.*.s3.*", Doc: "how the buckets among roots are reached: " + strings.Join(s3Words(), ", ") + "; what is left out is the store's",
+			set:   sourceWord(func(s *Source) *map[string]string { return &s.S3 }),
+			words: func(s Source) map[string]string { return s.S3 },
+			known: s3Words(), postgres: true,
+		},
+		{
 			Name: "sources.*.table", Doc: "the table or updatable view that lists the files, schema.table", postgres: true,
 			set: sourceText(func(s *Source) *string { return &s.Table }),
 			get: func(c Config, at place) string { return cmp.Or(c.Sources[at.source].Table, DefaultTable) },

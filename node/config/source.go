@@ -1,7 +1,9 @@
 package config
 
 import (
+	"cmp"
 	"maps"
+	"net/url"
 	"strings"
 
 	"github.com/datavision/desnode/migrations"
@@ -26,6 +28,18 @@ const (
 	RoleReader  = "reader"
 )
 
+// The words of sources.*.s3: how the buckets of its originals are reached.
+// What is left out is the store's when that is a bucket, else the SDK's default.
+const (
+	S3Endpoint = "endpoint"
+	S3Region   = "region"
+	S3CAFile   = "ca_file"
+	S3Read     = "read"   // credentials to read originals, as of store.credentials
+	S3Delete   = "delete" // credentials to delete them; default: those to read
+)
+
+func s3Words() []string { return []string{S3Endpoint, S3Region, S3CAFile, S3Read, S3Delete} }
+
 // AllRoles returns every role of a Postgres source.
 func AllRoles() []string { return []string{RoleMarker, RolePacker, RoleDeleter, RoleReader} }
 
@@ -38,6 +52,25 @@ func (s Source) Postgres() bool {
 func isPostgres(raw string) bool {
 	scheme, _, _ := strings.Cut(raw, "://")
 	return scheme == "postgres" || scheme == "postgresql"
+}
+
+// Bucket returns the URL by which a bucket of the source's originals is opened,
+// and the certificates that its endpoint is checked against.
+func (s Source) Bucket(name string, st Store) (rawURL, caFile string) {
+	endpoint, region, caFile := s.S3[S3Endpoint], s.S3[S3Region], s.S3[S3CAFile]
+	if own, err := url.Parse(st.URL); err == nil && st.S3() && endpoint == "" {
+		endpoint = own.Query().Get("endpoint")
+		region = cmp.Or(region, own.Query().Get("region"))
+		caFile = cmp.Or(caFile, st.CAFile)
+	}
+	query := url.Values{}
+	if endpoint != "" {
+		query.Set("endpoint", endpoint)
+	}
+	if region != "" {
+		query.Set("region", region)
+	}
+	return (&url.URL{Scheme: "s3", Host: name, RawQuery: query.Encode()}).String(), caFile
 }
 
 // Generated reports whether desnode makes up the names of the source's files.
@@ -54,6 +87,8 @@ func (s Source) Mapping(name string) migrations.Mapping {
 		States:   maps.Clone(s.States),
 		Metadata: maps.Clone(s.Metadata),
 		Filter:   s.Filter,
+
+		Generated: s.Generated(),
 	}
 }
 

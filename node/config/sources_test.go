@@ -133,7 +133,7 @@ func TestMapping(t *testing.T) {
 	got := wantDocuments.Mapping("documents")
 	want := migrations.Mapping{
 		Source: "documents", Table: "public.documents", Columns: wantDocuments.Columns, States: wantDocuments.States,
-		Metadata: wantDocuments.Metadata, Filter: "t.tenant = 7",
+		Metadata: wantDocuments.Metadata, Filter: "t.tenant = 7", Generated: true,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -202,15 +202,23 @@ func TestRefusedSources(t *testing.T) {
 		{"password with a ?", "sources: {d: {url: 'postgres://u:12?secret@h/db', roots: [/mnt]}}", "sources.d.url: #, /, ? and @ in a password are written %23, %2F, %3F and %40"},
 		{"keywords instead of a URL", "sources: {d: {url: 'host=h password=secret', roots: [/mnt]}}", "sources.d.url: not a URL; write sqlite:///file.db or postgres://user@host/database"},
 		{"list instead of a URL", "sources: {d: {url: ['postgres://u:secret@h/db']}}", "sources.d.url: not a text"},
-		{"a role without connection", "sources: {d: {urls: {reader: 'postgres://h/d', marker: 'postgres://h/d'}, roots: [/mnt]}}",
-			"sources.d.url: missing: this node's work needs the packer too, and there is no urls.packer"},
+		{
+			"a role without connection", "sources: {d: {urls: {reader: 'postgres://h/d', marker: 'postgres://h/d'}, roots: [/mnt]}}",
+			"sources.d.url: missing: this node's work needs the packer too, and there is no urls.packer",
+		},
 		{"mapped prefix of nothing", pg(", roots: [' => /mnt']"), ""},
-		{"postgres words for an embedded source", "sources: {d: {url: 'sqlite:///d.db', table: a.b, columns: {id: x}, naming: generated}}",
-			"sources.d.table: only a postgres:// source has it\nsources.d.columns: only a postgres:// source has it\nsources.d.naming: only a postgres:// source has it"},
-		{"mapped prefix of an embedded source", "sources: {d: {url: 'sqlite:///d.db', roots: ['/a => /b']}}",
-			`sources.d.roots: "/a => /b": only a postgres:// source maps prefixes of paths`},
-		{"one table twice", "sources: {a: {url: 'postgres://a@h/db', roots: [/mnt]}, b: {url: 'postgres://b@h/db', roots: [/mnt]}}",
-			"sources.b.url: source a has the same table"},
+		{
+			"postgres words for an embedded source", "sources: {d: {url: 'sqlite:///d.db', table: a.b, columns: {id: x}, naming: generated}}",
+			"sources.d.table: only a postgres:// source has it\nsources.d.columns: only a postgres:// source has it\nsources.d.naming: only a postgres:// source has it",
+		},
+		{
+			"mapped prefix of an embedded source", "sources: {d: {url: 'sqlite:///d.db', roots: ['/a => /b']}}",
+			`sources.d.roots: "/a => /b": only a postgres:// source maps prefixes of paths`,
+		},
+		{
+			"one table twice", "sources: {a: {url: 'postgres://a@h/db', roots: [/mnt]}, b: {url: 'postgres://b@h/db', roots: [/mnt]}}",
+			"sources.b.url: source a has the same table",
+		},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -285,7 +293,7 @@ func TestAcceptedSources(t *testing.T) {
 		{"one table in two parts", "sources: {a: {url: 'postgres://h/db', roots: [/mnt], filter: t.x = 1}, b: {url: 'postgres://h/db', roots: [/mnt], filter: t.x = 2}}"},
 		{"side table", "sources: {a: {url: 'postgres://h/db', roots: [/mnt], table: x.a, binding: side, columns: {}}}"},
 		{"prefix beside the store's", "store: {url: 's3://b/packs'}\nsources: {a: {url: 'postgres://h/db', roots: ['s3://b/packs-of-old']}}"},
-		{"same bucket elsewhere", "store: {url: 's3://b'}\nsources: {a: {url: 'postgres://h/db', roots: ['s3://b?endpoint=https://other']}}"},
+		{"same bucket elsewhere", "store: {url: 's3://b'}\nsources: {a: {url: 'postgres://h/db', roots: ['s3://b'], s3: {endpoint: 'https://other'}}}"},
 		{"states swapped", "sources: {a: {url: 'postgres://h/db', roots: [/mnt], states: {ACTIVE: MARKED, MARKED: ACTIVE}}}"},
 	}
 	for _, tc := range cases {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/datavision/desnode/node/pace"
 )
 
 // Bounds of what Validate accepts.
@@ -141,6 +143,11 @@ func (c Config) validateArchive() error {
 	check(a.Attempts >= 1 && a.Attempts <= maxAttempts, "archive.attempts", "%d is not between 1 and %d", a.Attempts, maxAttempts)
 	check(a.Pace.FilesPerSecond >= 0, "archive.files_per_second", "%d is negative", a.Pace.FilesPerSecond)
 	check(a.Pace.FilesPerDay >= 0, "archive.files_per_day", "%d is negative", a.Pace.FilesPerDay)
+	for _, w := range a.Pace.Windows {
+		if _, err := pace.ParseWindow(w); err != nil {
+			errs = append(errs, invalid("archive.windows", "%v", err))
+		}
+	}
 	check(!a.DeleteSource || !c.HasDefaultStore(), "archive.delete_source",
 		"originals are deleted only when the packs are kept outside the data dir; set store.url")
 	return errors.Join(errs...)

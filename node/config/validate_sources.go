@@ -28,7 +28,7 @@ func (c Config) validateSources() error {
 			errs = append(errs, invalid(key, "a source's name is 1 to 32 lower-case letters, digits, - and _"))
 		}
 		for _, root := range s.Roots {
-			errs = append(errs, c.validateRoot(key+".roots", root, s.Postgres()))
+			errs = append(errs, c.validateRoot(key+".roots", root, s))
 		}
 		var rows string
 		var err error
@@ -77,6 +77,7 @@ func onlyPostgres(key string, s Source) []error {
 		name string
 		set  bool
 	}{
+		{"s3", len(s.S3) > 0},
 		{"table", s.Table != ""},
 		{"binding", s.Binding != ""},
 		{"columns", len(s.Columns) > 0},
@@ -176,16 +177,16 @@ func cutRoot(root string) (prefix, target string, mapped bool) {
 }
 
 // validateRoot keeps the node from archiving, or deleting, its own files.
-func (c Config) validateRoot(key, root string, postgres bool) error {
+func (c Config) validateRoot(key, root string, s Source) error {
 	prefix, target, mapped := cutRoot(root)
 	switch {
-	case mapped && !postgres:
+	case mapped && !s.Postgres():
 		return invalid(key, "%q: only a postgres:// source maps prefixes of paths", redactedRoot(root))
 	case mapped && prefix == "":
 		return invalid(key, "%q maps no prefix", redactedRoot(root))
 	}
 	if strings.Contains(target, "://") {
-		return c.validateBucketRoot(key, target, postgres)
+		return c.validateBucketRoot(key, target, s.S3[S3Endpoint], s.Postgres())
 	}
 	if !filepath.IsAbs(target) {
 		return invalid(key, "%q is not an absolute path", target)
@@ -202,7 +203,7 @@ func (c Config) validateRoot(key, root string, postgres bool) error {
 	return nil
 }
 
-func (c Config) validateBucketRoot(key, target string, postgres bool) error {
+func (c Config) validateBucketRoot(key, target, endpoint string, postgres bool) error {
 	if err := supported(target, key, "write a folder, or s3://bucket/prefix", "s3"); err != nil {
 		return err
 	}
@@ -213,6 +214,10 @@ func (c Config) validateBucketRoot(key, target string, postgres bool) error {
 	if err != nil {
 		return keyError{key, err}
 	}
+	if strings.Contains(target, "?") {
+		return invalid(key, "%s: endpoint and region of originals stand below %s", Redacted(target), strings.TrimSuffix(key, "roots")+"s3")
+	}
+	root.endpoint = endpoint
 	if store, err := parseBucket(c.Store.URL); err == nil && root.overlaps(store) {
 		return invalid(key, "%s and the store %s overlap", Redacted(target), Redacted(c.Store.URL))
 	}

@@ -1,0 +1,264 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/keeper"
+	"github.com/datavision/desnode/node/marker"
+	"github.com/datavision/desnode/node/pace"
+	"github.com/datavision/desnode/node/packer"
+	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
+	dir := filepath.Join(n.cfg.DataDir, "raft")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("make the data dir: %w", err)
+	}
+	var err error
+	if n.id, err = loadIdentity(n.cfg.DataDir); err != nil {
+		return err
+	}
+	if n.formed, err = hasFormed(n.cfg.DataDir); err != nil {
+		return err
+	}
+	n.log = n.log.With("node", string(n.id.Node))
+	n.meta, err = raftmeta.Open(ctx, raftmeta.Config{
+		Dir:        dir,
+		Node:       n.id.Node,
+		Cluster:    n.id.Cluster,
+		Generation: n.id.Generation,
+		Formed:     n.formed,
+		Logger:     n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("data dir %s: %w", n.cfg.DataDir, err)
+	}
+	n.onClose(n.meta.Close)
+	n.governor, err = pace.NewGovernor(pace.GovernorConfig{})
+	return err
+}
+
+func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) error {
+	if !n.cfg.Store.S3() {
+		if err := n.findFolder(); err != nil {
+			return err
+		}
+	}
+	s, err := store.OpenConfig(ctx, store.S3Config{
+		URL:     n.cfg.Store.URL,
+		CAFile:  n.cfg.Store.CAFile,
+		Read:    n.cfg.Store.Credentials.Read,
+		Write:   n.cfg.Store.Credentials.Write,
+		Collect: n.cfg.Store.Credentials.Collect,
+		Observe: n.observeStore,
+		Logger:  n.log.With("part", "store"),
+	})
+	if err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	if c, ok := s.(interface{ Close() error }); ok {
+		n.onClose(c.Close)
+	}
+	n.store = store.Count(s)
+	if err := metrics.Register(storeCollector{n.store}); err != nil {
+		return err
+	}
+	n.claimed = claimStore(ctx, n.store, n.id, n.formed)
+	if n.claimed != nil && !n.waitsForStore(n.claimed) {
+		return n.claimed
+	}
+	if n.cfg.Store.S3() {
+		return n.own(n.cfg.DataDir)
+	}
+	path, err := n.cfg.Store.Path()
+	if err != nil {
+		return err
+	}
+	return n.own(n.cfg.DataDir, path)
+}
+
+// findFolder keeps a formed node from making the folder of a store whose disk
+// is not there.
+func (n *Node) findFolder() error {
+	path, err := n.cfg.Store.Path()
+	if err != nil || !n.formed {
+		return err
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: there is no folder %s; is its disk mounted?", ErrStoreLost, path)
+	}
+	return nil
+}
+
+// waitsForStore reports whether a node whose store could not be claimed may
+// start all the same, and claim it later: a node of a formed cluster whose
+// store does not answer.
+func (n *Node) waitsForStore(err error) bool {
+	return n.formed && errors.Is(err, store.ErrUnavailable) && !errors.Is(err, ErrStoreLost) && !errors.Is(err, ErrOtherCluster)
+}
+
+// storePause is how long a node waits between two attempts to claim a store
+// that does not answer.
+const storePause = 5 * time.Second
+
+// awaitStore returns once the store is claimed, or with why it never will be.
+func (n *Node) awaitStore(ctx context.Context) error {
+	for err := n.claimed; err != nil; err = claimStore(ctx, n.store, n.id, n.formed) {
+		if !n.waitsForStore(err) {
+			return err
+		}
+		n.log.WarnContext(ctx, "the store does not answer; no work is done until it does", "err", err, "wait", storePause)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(storePause):
+		}
+	}
+	return nil
+}
+
+// observeStore tells the governor of a request. Those that carry content take
+// as long as that is long.
+func (n *Node) observeStore(k store.Kind, took time.Duration, err error) {
+	n.governor.ObserveStore(took, k != store.KindPut && k != store.KindMove, err != nil)
+}
+
+// own notes paths that no root of a source may overlap.
+func (n *Node) own(paths ...string) error {
+	for _, p := range paths {
+		resolved, err := filepath.EvalSymlinks(p)
+		if err != nil {
+			return err
+		}
+		n.ownPaths = append(n.ownPaths, resolved)
+	}
+	return nil
+}
+
+// overlapsOwn reports whether a real path holds, or lies in, what is ours.
+func (n *Node) overlapsOwn(path string) (own string, overlaps bool) {
+	i := slices.IndexFunc(n.ownPaths, func(own string) bool { return config.Within(own, path) || config.Within(path, own) })
+	if i < 0 {
+		return "", false
+	}
+	return n.ownPaths[i], true
+}
+
+func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) error {
+	readers := make([]retriever.Source, 0, len(n.sources))
+	for _, s := range n.sources {
+		readers = append(readers, retriever.Source{Name: s.Name, Rows: s.Rows, Files: s.Files})
+	}
+	var err error
+	n.retriever, err = retriever.New(retriever.Config{
+		Manifest:   retriever.FromMeta(n.meta),
+		Store:      n.store,
+		Sources:    func() []retriever.Source { return readers },
+		IndexBytes: int64(n.cfg.Cache.Index),
+		DataBytes:  int64(n.cfg.Cache.Data),
+		Misses:     api.NewMissLimiter(api.MissLimits{}),
+		Registerer: metrics,
+		Logger:     n.log,
+	})
+	return err
+}
+
+func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) error {
+	allSources := func() []source.Source { return n.sources }
+	var err error
+	n.pace, err = pace.New(pace.Config{
+		Settings:   settings{n.meta},
+		Limits:     limits(n.cfg.Archive.Pace),
+		Governor:   n.governor,
+		Lags:       n.lags,
+		Logger:     n.log.With("part", "pace"),
+		Registerer: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	n.keeper, err = keeper.New(keeper.Config{
+		Node:         n.id.Node,
+		Manifest:     n.meta,
+		Commands:     n.meta,
+		Store:        n.store,
+		Sources:      n.sources,
+		Dir:          n.cfg.DataDir,
+		DeleteSource: n.cfg.Archive.DeleteSource,
+		DefaultStore: n.cfg.HasDefaultStore(),
+		DeleteGrace:  n.cfg.Archive.DeleteGrace,
+		MaxAttempts:  n.cfg.Archive.Attempts,
+		Pace:         n.pace.Work(pace.Delete),
+		Logger:       n.log,
+		Registerer:   metrics,
+	})
+	if err != nil {
+		return err
+	}
+	n.onClose(n.keeper.Close)
+	n.marker, err = marker.New(marker.Config{
+		Sources: allSources,
+		Leases:  n.meta,
+		Cluster: n.id.Cluster,
+		MinAge:  n.cfg.Archive.MinAge,
+		Pace:    n.pace.Work(pace.Mark),
+		Stuck:   func(source string) (rows, bytes int64, below func(string) bool) { return n.packer.Stuck(source) },
+		Logger:  n.log.With("part", "marker"),
+		Metrics: metrics,
+	})
+	if err != nil {
+		return err
+	}
+	n.packer, err = packer.New(packer.Config{
+		Sources:     allSources,
+		View:        func() packer.View { return n.meta.View() },
+		Manifest:    n.meta,
+		Store:       n.store,
+		Finder:      finder{n.retriever},
+		Acks:        n.keeper,
+		Cluster:     n.id.Cluster,
+		SpoolDir:    filepath.Join(n.cfg.DataDir, "spool"),
+		Marking:     n.marker.Rested,
+		Pace:        n.pace.Work(pace.Pack),
+		Emptied:     n.keeper.Emptied,
+		PackSize:    int64(n.cfg.Archive.PackSize),
+		MaxWait:     n.cfg.Archive.MaxWait,
+		MaxAttempts: n.cfg.Archive.Attempts,
+		Logger:      n.log.With("part", "packer"),
+		Metrics:     metrics,
+	})
+	return err
+}
+
+func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
+	var err error
+	n.counters = newRowCounters(n.sources)
+	n.api, err = api.New(api.Config{
+		Files:      n.retriever,
+		Operator:   n,
+		Observer:   n,
+		Node:       n.id.Node,
+		ShardBits:  func() uint8 { return n.meta.View().ShardBits() },
+		Ready:      n.checkReady,
+		Quorum:     func() bool { return n.meta.Leader() != "" },
+		Gatherer:   metrics,
+		Registerer: metrics,
+		Logger:     n.log,
+	})
+	return err
+}

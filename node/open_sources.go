@@ -1,0 +1,199 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
+)
+
+func (n *Node) openSources(ctx context.Context, _ *prometheus.Registry) error {
+	for _, name := range slices.Sorted(maps.Keys(n.cfg.Sources)) {
+		c := n.cfg.Sources[name]
+		open := n.openSQLite
+		if c.Postgres() {
+			open = n.openPostgres
+		}
+		rows, err := open(ctx, name, c)
+		if err != nil {
+			return err
+		}
+		files, err := n.files(name, c)
+		if err != nil {
+			return fmt.Errorf("source %s: %w", name, err)
+		}
+		n.sources = append(n.sources, source.Source{Name: name, Rows: rows, Files: files, Generated: c.Generated()})
+	}
+	return n.checkRoots()
+}
+
+// openSQLite opens an embedded source, which is claimed at once.
+func (n *Node) openSQLite(ctx context.Context, name string, c config.Source) (source.Table, error) {
+	path, err := c.Path()
+	if err != nil {
+		return nil, fmt.Errorf("source %s: %w", name, err)
+	}
+	rows, err := source.OpenSQLite(ctx, source.SQLiteConfig{Name: name, Path: path})
+	if err != nil {
+		return nil, err
+	}
+	n.onClose(rows.Close)
+	if err := rows.ClaimCluster(ctx, n.id.Cluster); err != nil {
+		return nil, fmt.Errorf("source %s: %w; use another database, or the data dir of that cluster", name, err)
+	}
+	return rows, n.own(path)
+}
+
+// openPostgres opens a source whose database may be down: reads need none.
+// Work waits at its gate.
+func (n *Node) openPostgres(ctx context.Context, name string, c config.Source) (source.Table, error) {
+	cfg := PostgresConfig(name, c, n.cfg)
+	cfg.Observe = n.observeDatabase
+	rows, err := source.OpenPostgres(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	n.onClose(rows.Close)
+	n.lags = append(n.lags, func(ctx context.Context) (map[string]time.Duration, error) {
+		behind, known, err := rows.ReplicaLag(ctx)
+		if err != nil || !known {
+			return nil, err
+		}
+		return map[string]time.Duration{name: behind}, nil
+	})
+	return &gate{Table: rows, prove: func(ctx context.Context) error {
+		report, err := source.CheckPostgres(ctx, cfg, source.CheckScope{Delete: n.cfg.Archive.DeleteSource})
+		if err == nil {
+			err = report.Err()
+		}
+		if err == nil {
+			err = rows.ClaimCluster(ctx, n.id.Cluster)
+		}
+		if err != nil {
+			return err
+		}
+		for _, f := range report.Findings {
+			if f.Level == source.LevelWarn {
+				n.log.WarnContext(ctx, "the source could be better", "source", name, "check", f.Check, "what", f.What, "cure", f.Cure)
+			}
+		}
+		return nil
+	}}, nil
+}
+
+// PostgresConfig puts the configuration of a Postgres source into the driver's
+// words, with the roles that the node's work needs.
+func PostgresConfig(name string, c config.Source, node config.Config) source.PostgresConfig {
+	cfg := source.PostgresConfig{Mapping: c.Mapping(name), URL: c.URL, URLs: map[source.Role]string{}}
+	for role, url := range c.URLs {
+		cfg.URLs[source.Role(role)] = url
+	}
+	for _, role := range node.Roles() {
+		cfg.Roles = append(cfg.Roles, source.Role(role))
+	}
+	return cfg
+}
+
+// observeDatabase tells the governor of an operation.
+func (n *Node) observeDatabase(_ string, took time.Duration, err error) {
+	n.governor.ObserveDatabase(took, source.LockTimeout(err))
+}
+
+// files returns the originals of one source.
+func (n *Node) files(name string, c config.Source) (source.Originals, error) {
+	if n.originals != nil {
+		return n.originals(name), nil
+	}
+	roots := &rootSet{meta: n.meta, source: name, log: n.log}
+	for _, text := range c.Roots {
+		root, err := source.ParseRoot(text)
+		if err != nil {
+			return nil, err
+		}
+		roots.fixed = append(roots.fixed, root)
+	}
+	opened := &buckets{node: n, cfg: c, opened: map[string]source.Objects{}}
+	n.onClose(opened.close)
+	return source.NewOriginals(roots.list, opened.open), nil
+}
+
+// checkRoots refuses roots that overlap what is the node's own.
+func (n *Node) checkRoots() error {
+	for _, name := range slices.Sorted(maps.Keys(n.cfg.Sources)) {
+		for _, text := range n.cfg.Sources[name].Roots {
+			root, err := source.ParseRoot(text)
+			if err != nil {
+				return fmt.Errorf("source %s: %w", name, err)
+			}
+			if root.Folder == "" {
+				continue
+			}
+			folder := root.Folder
+			if resolved, err := filepath.EvalSymlinks(folder); err == nil {
+				folder = resolved // else it is not there yet, or not now
+			}
+			if own, overlaps := n.overlapsOwn(folder); overlaps {
+				return fmt.Errorf("source %s: the root %s and the node's own %s overlap", name, folder, own)
+			}
+		}
+	}
+	return nil
+}
+
+// buckets are the buckets of one source's originals, opened when a file of
+// theirs is asked for.
+type buckets struct {
+	node *Node
+	cfg  config.Source
+
+	mu      sync.Mutex // guards what follows
+	opened  map[string]source.Objects
+	closers []func() error
+}
+
+func (b *buckets) open(name string) (source.Objects, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if o, ok := b.opened[name]; ok {
+		return o, nil
+	}
+	url, caFile := b.cfg.Bucket(name, b.node.cfg.Store)
+	toRead := b.cfg.S3[config.S3Read]
+	toDelete := cmp.Or(b.cfg.S3[config.S3Delete], toRead)
+	s, err := store.OpenBucket(context.Background(), store.S3Config{
+		URL:     url,
+		CAFile:  caFile,
+		Read:    toRead,
+		Write:   toDelete, // for the object by which conditional deletion is tried
+		Collect: toDelete,
+		Observe: b.node.observeStore,
+		Logger:  b.node.log.With("part", "originals"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	b.opened[name] = objects{s}
+	b.closers = append(b.closers, s.Close)
+	return b.opened[name], nil
+}
+
+func (b *buckets) close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var errs []error
+	for _, c := range b.closers {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}
