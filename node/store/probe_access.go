@@ -1,0 +1,187 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+)
+
+// Checks that callers ask for by name.
+const (
+	CheckTransport = "transport"
+	CheckRead      = "read credentials"
+	CheckClock     = "clock"
+)
+
+// The other checks of access.
+const (
+	checkRoles     = "separate credentials"
+	checkOverwrite = "overwriting"
+)
+
+// checkCredentials names the check of one role's credentials.
+func checkCredentials(r ProbeRole) string { return string(r) + " credentials" }
+
+// transport says what protects the requests on their way. It makes none.
+func (p *probing) transport() {
+	f := Finding{Check: CheckTransport, Seen: "https, certificates checked against the system's authorities"}
+	switch {
+	case !p.https:
+		f.Level, f.Seen = LevelWarn, "plain http to "+p.plain
+		f.Means = "whoever is on the way reads every file, and can change what is read and written"
+		f.Set = "take an https endpoint in store.url, and store.ca_file when its certificate is your own authority's"
+	case p.ownCA:
+		f.Seen = "https, certificates checked against store.ca_file alone"
+	}
+	p.add(f)
+}
+
+// reach makes one harmless request as each role, and reports whether more can
+// be tried.
+func (p *probing) reach(ctx context.Context) bool {
+	requests := map[ProbeRole]func(context.Context) error{
+		ProbeRead: func(ctx context.Context) error {
+			_, err := p.get(ctx, p.pack("absent"), nil)
+			return err
+		},
+		ProbeWrite: func(ctx context.Context) error {
+			_, err := p.put(ctx, ProbeWrite, p.pack("first"), probeBytes(1000), nil)
+			return err
+		},
+		ProbeCollect: func(ctx context.Context) error {
+			_, err := p.clients[ProbeCollect].ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &p.bucket, Prefix: &p.folder})
+			return err
+		},
+	}
+	ok := true
+	for _, r := range []ProbeRole{ProbeRead, ProbeWrite, ProbeCollect} {
+		if p.has(r) {
+			ok = p.reached(r, p.within(ctx, requests[r])) && ok
+		}
+	}
+	p.separate()
+	return ok
+}
+
+// reached judges the answer to a role's first request.
+func (p *probing) reached(r ProbeRole, err error) bool {
+	f := Finding{Check: checkCredentials(r), Seen: "accepted"}
+	if id := p.keyIDs[r]; id != "" {
+		f.Seen = "accepted, access key " + id
+	}
+	defer func() { p.add(f) }()
+	switch {
+	case err == nil:
+		return true
+	case r == ProbeRead && errStatus(err) == http.StatusNotFound && errCode(err) != "NoSuchBucket":
+		return true
+	case r == ProbeRead && probeDenied(err):
+		// Without s3:ListBucket, S3 forbids what is missing.
+		f.Level, f.Seen = LevelWarn, "asked for an object that is not there: "+probeExplain(err)
+		f.Means = "a missing object can't be told from a forbidden one: a node can't form a cluster on an empty store, and reads of a pack that was replaced answer 503 until the manifest is read again"
+		f.Set = "grant s3:ListBucket to the credentials to read (deploy/s3/read.json); if that is granted, s3:GetObject is missing"
+		return true
+	}
+	f.Level, f.Seen = LevelBad, probeExplain(err)
+	f.Means = "a node that needs to " + string(r) + " can't work with this store"
+	f.Set = probeRemedy(err)
+	return false
+}
+
+// separate says when one key does everything.
+func (p *probing) separate() {
+	if !p.has(ProbeWrite) && !p.has(ProbeCollect) {
+		return
+	}
+	same := []string{}
+	for _, r := range []ProbeRole{ProbeWrite, ProbeCollect} {
+		if p.has(r) && p.keyIDs[r] != "" && p.keyIDs[r] == p.keyIDs[ProbeRead] {
+			same = append(same, string(r))
+		}
+	}
+	if len(same) == 0 {
+		p.add(Finding{Check: checkRoles, Seen: "an access key for each role"})
+		return
+	}
+	p.add(Finding{
+		Check: checkRoles, Level: LevelWarn, Seen: "the access key to read is also the one to " + strings.Join(same, " and to "),
+		Means: "whoever takes over a node that only reads can change or delete packs",
+		Set:   "make credentials for each role with the policies of deploy/s3 and name them in store.credentials",
+	})
+}
+
+// rights tries what each role must and must not be able to do.
+func (p *probing) rights(ctx context.Context) {
+	first, err := p.put(ctx, ProbeWrite, p.pack("rights"), probeBytes(10), nil)
+	if err != nil {
+		p.failed(checkCredentials(ProbeWrite), "a second small object", err)
+		return
+	}
+	if _, err := p.get(ctx, first.key, nil); err != nil {
+		p.failed(checkCredentials(ProbeRead), "read what was written", err)
+	}
+	p.overwriting(ctx, first)
+	separate := func(r ProbeRole) bool { return p.has(r) && (r == ProbeRead || p.keyIDs[r] != p.keyIDs[ProbeRead]) }
+	if p.worst(checkRoles) == LevelOK {
+		p.tooMuch(ctx, ProbeRead, "create objects", func(ctx context.Context) error {
+			_, err := p.put(ctx, ProbeRead, p.pack("by-read"), probeBytes(10), nil)
+			return err
+		})
+		p.tooMuch(ctx, ProbeRead, "delete objects", p.deleteBy(ProbeRead, first))
+	}
+	if separate(ProbeWrite) && p.keyIDs[ProbeWrite] != p.keyIDs[ProbeCollect] {
+		p.tooMuch(ctx, ProbeWrite, "delete objects", p.deleteBy(ProbeWrite, first))
+	}
+	if separate(ProbeCollect) && p.keyIDs[ProbeWrite] != p.keyIDs[ProbeCollect] {
+		p.tooMuch(ctx, ProbeCollect, "create packs", func(ctx context.Context) error {
+			_, err := p.put(ctx, ProbeCollect, p.pack("by-collect"), probeBytes(10), nil)
+			return err
+		})
+	}
+}
+
+// deleteBy deletes an object as a role, and puts it back when that worked.
+func (p *probing) deleteBy(r ProbeRole, o probeObject) func(context.Context) error {
+	return func(ctx context.Context) error {
+		out, err := p.clients[r].DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &p.bucket, Key: &o.key})
+		if err == nil && aws.ToString(out.VersionId) != "" {
+			p.keep(o.key, aws.ToString(out.VersionId)) // the marker of the deletion
+		}
+		return err
+	}
+}
+
+// tooMuch tries what a role should be refused.
+func (p *probing) tooMuch(ctx context.Context, r ProbeRole, what string, try func(context.Context) error) {
+	f := Finding{Check: checkCredentials(r), Seen: "can't " + what}
+	switch err := p.within(ctx, try); {
+	case err == nil:
+		f.Level, f.Seen = LevelWarn, "can "+what
+		f.Means = fmt.Sprintf("more than a node needs that has these credentials to %s: whoever takes it over can harm the archive", r)
+		f.Set = fmt.Sprintf("give these credentials deploy/s3/%s.json and nothing else", r)
+	case !probeDenied(err):
+		f.Level, f.Seen = LevelUntold, fmt.Sprintf("whether they can %s: %s", what, probeExplain(err))
+	}
+	p.add(f)
+}
+
+// overwriting tries to replace an object without a condition.
+func (p *probing) overwriting(ctx context.Context, o probeObject) {
+	f := Finding{Check: checkOverwrite, Seen: "refused, also without a condition"}
+	again, err := p.put(ctx, ProbeWrite, o.key, probeBytes(11), nil)
+	switch {
+	case err == nil && again.version != "" && again.version != o.version:
+		f.Seen = "the credentials to write can put another version over an object; the one before stays"
+	case err == nil:
+		f.Level, f.Seen = LevelWarn, "the credentials to write can replace objects"
+		f.Means = "desnode never does, but whoever has the credentials can destroy packs"
+		f.Set = "switch versioning on, or refuse it where the server can: deploy/s3/no-overwrite.json"
+	case !probeDenied(err) && !probeRefused(err):
+		f.Level, f.Seen = LevelUntold, probeExplain(err)
+	}
+	p.add(f)
+}
