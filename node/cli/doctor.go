@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,69 +29,109 @@ const (
 // finding is the result of one check.
 type finding struct {
 	Check  string `json:"check"`
-	Result string `json:"result"` // ok, warn or fail
+	Result string `json:"result"` // ok, untold, warn or fail
 	Detail string `json:"detail"`
+	// Means says what follows, Set what to change; both may be empty.
+	Means string `json:"means,omitempty"`
+	Set   string `json:"set,omitempty"`
 }
 
 // The results.
 const (
-	resultOK   = "ok"
-	resultWarn = "warn"
-	resultFail = "fail"
+	resultOK     = "ok"
+	resultUntold = "untold" // could not be found out; nothing speaks against it
+	resultWarn   = "warn"
+	resultFail   = "fail"
 )
+
+// plain is a finding whose detail says it all.
+func plain(check, result, detail string) finding {
+	return finding{Check: check, Result: result, Detail: detail}
+}
+
+// doctorLimit bounds all questions to servers.
+const doctorLimit = 5 * time.Minute
 
 func (a *app) doctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check whether a node could run on this machine as configured",
-		Long: `Checks the configuration, the data dir, the store, the sources, the port and the machine's limits. It creates
-nothing that stays. Exit code 1 when a check fails; warnings leave it at 0.`,
+		Long: `Checks the configuration, the data dir, the store, the sources, the port and the machine's limits, as the node's
+work needs them. It creates nothing that stays. A bucket is probed with a few dozen small objects below probe/, which are
+removed again; --read-only leaves that out. A Postgres source is asked as each role, and all that is tried is rolled back.
+
+Results: ok; untold, what the server or the credentials do not tell; warn, what works at a price; fail, what does not
+work or puts files at risk. Exit code 1 when a check fails; warnings and what is untold leave it at 0.`,
 		Args: cobra.NoArgs,
 	}
 	flags := addConfigFlags(cmd)
+	readOnly := cmd.Flags().Bool("read-only", false, "write nothing into the bucket")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := flags.load()
 		if err != nil {
 			return err
 		}
-		findings := examine(cmd.Context(), c)
-		err = a.print(findings, func(w io.Writer) error {
-			t := newTable(w)
-			for _, f := range findings {
-				t.row(f.Result, f.Check, f.Detail)
-			}
-			return t.flush()
-		})
+		ctx, cancel := context.WithTimeout(cmd.Context(), doctorLimit)
+		defer cancel()
+		findings := examine(ctx, c, *readOnly)
+		if err := cmd.Context().Err(); err != nil {
+			return err
+		}
+		err = a.print(findings, func(w io.Writer) error { return writeFindings(w, findings) })
 		if slices.ContainsFunc(findings, func(f finding) bool { return f.Result == resultFail }) {
-			return errors.Join(err, fmt.Errorf("%w: a node could not run like this", errFailed))
+			return errors.Join(err, fmt.Errorf("%w: a node could not run well like this", errFailed))
 		}
 		return err
 	}
 	return cmd
 }
 
+// writeFindings prints a line for each finding, then what those that are not
+// ok mean.
+func writeFindings(w io.Writer, findings []finding) error {
+	t := newTable(w)
+	for _, f := range findings {
+		t.row(f.Result, f.Check, printable(f.Detail))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if f.Result == resultOK || f.Means == "" && f.Set == "" {
+			continue
+		}
+		text := fmt.Sprintf("\n%s %s: %s\n", f.Result, f.Check, printable(f.Detail))
+		if f.Means != "" {
+			text += "  means: " + printable(f.Means) + "\n"
+		}
+		if f.Set != "" {
+			text += "  set:   " + printable(f.Set) + "\n"
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // examine makes every check.
-func examine(ctx context.Context, c config.Config) []finding {
+func examine(ctx context.Context, c config.Config, readOnly bool) []finding {
 	findings := []finding{
-		{"configuration", resultOK, "valid"},
+		plain("configuration", resultOK, "valid"),
 		folder("data dir", c.DataDir),
 		localDisk("data dir's file system", c.DataDir),
 		space("data dir's free space", c.DataDir, c.Archive.PackSize, startSpace),
 	}
-	if path, err := c.Store.Path(); err == nil {
+	if c.Store.S3() {
+		findings = append(findings, bucketStore(ctx, c, readOnly)...)
+	} else if path, err := c.Store.Path(); err == nil {
 		findings = append(findings, folder("store", path), space("store's free space", path, c.Archive.PackSize, 0))
 	}
 	if c.HasDefaultStore() {
-		findings = append(findings, finding{"store", resultWarn, "packs are kept inside the data dir; set store.url to a folder of its own before originals are deleted"})
+		findings = append(findings, plain("store", resultWarn, "packs are kept inside the data dir; set store.url to a folder of its own before originals are deleted"))
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Sources)) {
-		s, check := c.Sources[name], fmt.Sprintf("source %q: ", name)
-		if path, err := s.Path(); err == nil {
-			findings = append(findings, folder(check+"database", filepath.Dir(path)), localDisk(check+"database's file system", filepath.Dir(path)))
-		}
-		for _, root := range s.Roots {
-			findings = append(findings, readable(check+"root", root))
-		}
+		findings = append(findings, sourceFindings(ctx, name, c)...)
 	}
 	return append(findings, port(ctx, c.HTTP), openFiles())
 }
@@ -109,31 +150,31 @@ func existing(path string) string {
 func folder(check, path string) finding {
 	at := existing(path)
 	if fi, err := os.Stat(at); err != nil || !fi.IsDir() {
-		return finding{check, resultFail, at + " is not a folder"}
+		return plain(check, resultFail, at+" is not a folder")
 	}
 	f, err := os.CreateTemp(at, ".desnode-doctor-*")
 	if err != nil {
-		return finding{check, resultFail, fmt.Sprintf("%s cannot be written: %v", at, err)}
+		return plain(check, resultFail, fmt.Sprintf("%s cannot be written: %v", at, err))
 	}
 	if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
-		return finding{check, resultFail, err.Error()}
+		return plain(check, resultFail, err.Error())
 	}
 	if at != path {
-		return finding{check, resultOK, path + " can be created"}
+		return plain(check, resultOK, path+" can be created")
 	}
-	return finding{check, resultOK, path + " can be written"}
+	return plain(check, resultOK, path+" can be written")
 }
 
 func readable(check, path string) finding {
 	d, err := os.Open(path)
 	if err != nil {
-		return finding{check, resultFail, err.Error()}
+		return plain(check, resultFail, err.Error())
 	}
 	defer d.Close()
 	if _, err := d.ReadDir(1); err != nil && !errors.Is(err, io.EOF) {
-		return finding{check, resultFail, err.Error()}
+		return plain(check, resultFail, err.Error())
 	}
-	return finding{check, resultOK, path + " can be read"}
+	return plain(check, resultOK, path+" can be read")
 }
 
 // space fails when less than least bytes are free at path, and warns when less
@@ -141,7 +182,7 @@ func readable(check, path string) finding {
 func space(check, path string, pack config.Size, least int64) finding {
 	free, err := freeSpace(existing(path))
 	if err != nil {
-		return finding{check, resultWarn, err.Error()}
+		return plain(check, resultWarn, err.Error())
 	}
 	return judgeSpace(check, free, least, max(4*int64(pack), enoughSpace))
 }
@@ -150,11 +191,11 @@ func judgeSpace(check string, free, least, enough int64) finding {
 	detail := formatBytes(free) + " free"
 	switch {
 	case free < least:
-		return finding{check, resultFail, detail + ", a node needs " + formatBytes(least) + " to start"}
+		return plain(check, resultFail, detail+", a node needs "+formatBytes(least)+" to start")
 	case free < enough:
-		return finding{check, resultWarn, detail + ", less than " + formatBytes(enough)}
+		return plain(check, resultWarn, detail+", less than "+formatBytes(enough))
 	}
-	return finding{check, resultOK, detail}
+	return plain(check, resultOK, detail)
 }
 
 // localDisk fails on network file systems, on which SQLite's and bbolt's locks
@@ -163,11 +204,11 @@ func localDisk(check, path string) finding {
 	kind, network, err := fileSystem(existing(path))
 	switch {
 	case err != nil:
-		return finding{check, resultWarn, err.Error()}
+		return plain(check, resultWarn, err.Error())
 	case network:
-		return finding{check, resultFail, kind + " is a network file system; databases need a local one"}
+		return plain(check, resultFail, kind+" is a network file system; databases need a local one")
 	}
-	return finding{check, resultOK, kind}
+	return plain(check, resultOK, kind)
 }
 
 // port checks that the address is free.
@@ -175,27 +216,27 @@ func port(ctx context.Context, addr string) finding {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return finding{"http", resultFail, addr + " is in use by another process"}
+		return plain("http", resultFail, addr+" is in use by another process")
 	}
 	if err == nil {
 		err = l.Close()
 	}
 	if err != nil {
-		return finding{"http", resultFail, err.Error()}
+		return plain("http", resultFail, err.Error())
 	}
-	return finding{"http", resultOK, addr + " is free"}
+	return plain("http", resultOK, addr+" is free")
 }
 
 func openFiles() finding {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return finding{"open files", resultWarn, err.Error()}
+		return plain("open files", resultWarn, err.Error())
 	}
 	detail := fmt.Sprintf("up to %d", limit.Max)
 	if limit.Max < enoughFiles {
-		return finding{"open files", resultWarn, fmt.Sprintf("%s; raise the limit to %d or more", detail, enoughFiles)}
+		return plain("open files", resultWarn, fmt.Sprintf("%s; raise the limit to %d or more", detail, enoughFiles))
 	}
-	return finding{"open files", resultOK, detail}
+	return plain("open files", resultOK, detail)
 }
 
 // freeSpace returns the bytes that this user may still write at path.

@@ -15,7 +15,7 @@ func TestDoctorJudgesSpace(t *testing.T) {
 		{"enough", enoughSpace, resultOK, "1.00 GiB free"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			want := finding{"disk", tc.result, tc.wantDetail}
+			want := plain("disk", tc.result, tc.wantDetail)
 			if got := judgeSpace("disk", tc.free, startSpace, enoughSpace); got != want {
 				t.Errorf("got %v, want %v", got, want)
 			}
