@@ -22,9 +22,11 @@ var forwarding = []string{"Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Ho
 // from this machine only until there is authentication, never on behalf of a
 // page in somebody's browser, and only as JSON, which a form can't send.
 func (x *exchange) accept(v any) bool {
-	if !x.allow(http.MethodPost) {
-		return false
-	}
+	return x.allow(http.MethodPost) && x.fromHere() && x.isJSON() && x.decode(v)
+}
+
+// fromHere admits requests from this machine that no page and no proxy made.
+func (x *exchange) fromHere() bool {
 	if !loopback(x.r.RemoteAddr) {
 		x.problem(&Problem{
 			Status: http.StatusForbidden, Code: CodeForbidden,
@@ -42,11 +44,15 @@ func (x *exchange) accept(v any) bool {
 		x.problem(&Problem{Status: http.StatusForbidden, Code: CodeForbidden, Detail: "not answered to web pages"})
 		return false
 	}
+	return true
+}
+
+func (x *exchange) isJSON() bool {
 	if kind, _, err := mime.ParseMediaType(x.r.Header.Get("Content-Type")); err != nil || kind != TypeJSON {
 		x.problem(&Problem{Status: http.StatusUnsupportedMediaType, Code: CodeMediaType, Detail: "send the request as " + TypeJSON})
 		return false
 	}
-	return x.decode(v)
+	return true
 }
 
 func (x *exchange) decode(v any) bool {

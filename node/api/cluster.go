@@ -44,6 +44,7 @@ func (x *exchange) cluster(path string) {
 		x.verify()
 	case path == PathRetry:
 		x.retry()
+	case x.pace(path):
 	default:
 		x.problem(&Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "no such endpoint; /openapi.yaml lists them"})
 	}

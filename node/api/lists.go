@@ -7,9 +7,13 @@ func filled(v any) any {
 	case Status:
 		v.Work, v.Sources, v.Uploads, v.Pauses = list(v.Work), list(v.Sources), list(v.Uploads), list(v.Pauses)
 		v.StoreCalls = mapped(v.StoreCalls)
+		v.Pace.Reasons, v.Pace.Work = list(v.Pace.Reasons), list(v.Pace.Work)
 		for i := range v.Sources {
 			v.Sources[i].States, v.Sources[i].Roots = mapped(v.Sources[i].States), list(v.Sources[i].Roots)
 		}
+		return v
+	case Throttle:
+		v.Reasons, v.Work = list(v.Reasons), list(v.Work)
 		return v
 	case PackList:
 		v.Packs = list(v.Packs)

@@ -202,6 +202,7 @@ func TestContractListsEveryPath(t *testing.T) {
 	served := []string{
 		"/files/{name}", "/ids/{id}", "/livez", "/readyz", "/metrics", "/openapi.yaml", PathLocate + "{name}",
 		PathStatus, PathImport, PathArchive, PathVerify, PathFailed, PathRetry, PathPacks, PathLeases, PathMembers, PathBacklog,
+		PathThrottle, PathPause, PathResume,
 	}
 	listed := parsedContract(t).Paths.Keys()
 	slices.Sort(served)
@@ -221,6 +222,8 @@ func TestContractHasTheFieldsOfTheTypes(t *testing.T) {
 		"RetryResponse": RetryResponse{}, "FailedPage": FailedPage{}, "Located": Located{}, "Status": Status{},
 		"SourceStatus": SourceStatus{}, "PackTotals": PackTotals{}, "CacheStatus": CacheStatus{}, "PackList": PackList{},
 		"PackInfo": PackInfo{}, "LeaseList": LeaseList{}, "MemberList": MemberList{}, "Backlog": Backlog{}, "Tally": Tally{},
+		"Throttle": Throttle{}, "ThrottleLimits": ThrottleLimits{}, "PauseRequest": PauseRequest{}, "ResumeRequest": ResumeRequest{},
+		"SlowReason": SlowReason{}, "WorkPace": WorkPace{},
 		"ImportFile": ImportFile{}, "FailureCode": FailureCode{}, "Pause": Pause{},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -72,6 +72,8 @@ type Config struct {
 	Operator Operator
 	Observer Observer
 	Node     raftmeta.NodeID
+	// Throttler answers PathThrottle, PathPause and PathResume; nil: nothing does.
+	Throttler Throttler
 	// ShardBits is the length of a shard's prefix; nil: the default of 10.
 	ShardBits func() uint8
 	// Ready says why the node can't answer yet; nil: it always can.

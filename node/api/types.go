@@ -285,6 +285,7 @@ type Status struct {
 	Cache      CacheStatus         `json:"cache"`
 	StoreCalls map[string]int64    `json:"store_requests"` // by kind (get, head, put, list, move, delete) since start
 	Pauses     []Pause             `json:"pauses"`
+	Pace       Throttle            `json:"pace"`
 }
 
 // SourceStatus is one source: its rows by state, or why it can't tell. Large

@@ -31,8 +31,8 @@ var errNotSafe = errors.New("originals stay")
 // deletePack deletes the originals of one pack, as far as they are due, and
 // finishes or undoes what an earlier pass left half done.
 func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
-	due := false
-	if k.cfg.DeleteSource && deletable(p) {
+	due, held := false, k.cfg.Pace.Held() != nil // what stands half done is settled all the same
+	if k.cfg.DeleteSource && deletable(p) && !held {
 		var err error
 		if due, err = k.anyDue(ctx, p.ID); err != nil {
 			return fmt.Errorf("delete originals of pack %s: %w", p.ID, err)
@@ -44,7 +44,9 @@ func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
 		}
 	}
 	if !due && len(k.audit.intents(p.ID)) == 0 {
-		k.setDrained(p)
+		if !held {
+			k.setDrained(p)
+		}
 		return nil
 	}
 	if err := k.audit.rotate(auditRotate); err != nil {
@@ -57,7 +59,9 @@ func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
 	if err != nil {
 		return fmt.Errorf("delete originals of pack %s: %w", p.ID, err)
 	}
-	k.setDrained(p)
+	if !held { // else nobody has looked for due rows
+		k.setDrained(p)
+	}
 	return nil
 }
 
@@ -229,17 +233,23 @@ func (d *deletion) deleteRows(ctx context.Context, s source.Source, rows []sourc
 			}
 		})
 	}
-	for _, r := range rows {
+	held := d.k.paced(ctx, rows, func(r source.Row) bool {
 		if ctx.Err() != nil || d.over() {
-			break
+			return false
 		}
 		if !d.down(s.Name, r.Path) {
 			work <- byID[r.ID]
 		}
-	}
+		return true
+	})
 	close(work)
 	wg.Wait()
-	if d.over() {
+	switch {
+	case d.over():
+		return errors.Join(d.errs...)
+	case held != nil && len(d.errs) == 0:
+		return held
+	case held != nil:
 		return errors.Join(d.errs...)
 	}
 	return ctx.Err()

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
@@ -88,9 +89,11 @@ type Config struct {
 	MaxAttempts      int           // refusals by the database until a row is FAILED; default 5
 	ScrubInterval    time.Duration // default 30 days
 	ScrubBytesPerDay int64         // default 256 GiB
-	Workers          int           // jobs at once; default 2
-	DeleteWorkers    int           // originals of one pack at once; default 4
-	Interval         time.Duration // the view is looked through at least so often; default 1 min
+	Pace             Pacer         // of deletions; default: no limits
+
+	Workers       int           // jobs at once; default 2
+	DeleteWorkers int           // originals of one pack at once; default 4
+	Interval      time.Duration // the view is looked through at least so often; default 1 min
 
 	Now        func() time.Time      // default time.Now
 	Logger     *slog.Logger          // default: discard
@@ -131,6 +134,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Interval == 0 {
 		c.Interval = defaultInterval
+	}
+	if c.Pace == nil {
+		c.Pace = pace.Free{}
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -134,6 +135,11 @@ func (k *Keeper) try(ctx context.Context, t task) error {
 	switch {
 	case errors.Is(err, raftmeta.ErrClash): // another does it
 		return nil
+	case pace.AsHeld(err) != nil: // the pace's status tells
+		r.fails, r.err = 0, nil
+		r.at = k.cfg.Now().Add(retryMost)
+		k.retryAt[t.taskKey] = r
+		return nil
 	case ctx.Err() != nil:
 		return err
 	}
@@ -223,7 +229,7 @@ func (s *survey) abandoned(p *raftmeta.Pack) bool {
 
 // mayBeDue reports whether p may have originals to delete by now.
 func (s *survey) mayBeDue(p *raftmeta.Pack) bool {
-	if !s.k.cfg.DeleteSource || !deletable(p) {
+	if !s.k.cfg.DeleteSource || !deletable(p) || s.deletionHeld() {
 		return false
 	}
 	at := p.Created.Add(s.k.cfg.DeleteGrace)

@@ -82,6 +82,34 @@ func readUsage(b []byte, today date) (usage, error) {
 	return u, nil
 }
 
+// used returns what this kind of work has used of the day, without what this
+// node has reserved and not spent yet.
+func (w *Work) used(l *limits, now time.Time) (Amount, error) {
+	b, modIndex, _ := w.p.cfg.Settings.Setting(usedKey)
+	today := dateOf(now.In(l.zone))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.seen.modIndex != modIndex || w.seen.today != today {
+		u, err := readUsage(b, today)
+		if err != nil {
+			return Amount{}, err
+		}
+		w.seen = seenUsage{modIndex, today, u}
+	}
+	used := w.seen.usage.Used[w.kind]
+	if w.credit.day == w.seen.usage.Day {
+		used = used.minus(w.credit.amount)
+	}
+	return Amount{max(0, used.Files), max(0, used.Bytes)}, nil
+}
+
+// seenUsage is the usage as last decoded.
+type seenUsage struct {
+	modIndex uint64
+	today    date
+	usage    usage
+}
+
 // credit is what one kind of work has reserved of a day and not spent yet. It
 // is not replicated: after a crash it counts as used.
 type credit struct {
@@ -143,7 +171,7 @@ func (w *Work) reserve(ctx context.Context, l *limits, want Want, step Amount, n
 		step.Bytes = min(step.Bytes, have.amount.Bytes)
 	}
 	if step.Files < 1 || l.BytesPerDay > 0 && (have.amount.Bytes < want.First || have.amount.Bytes < 1 && want.Bytes > 0) {
-		return Amount{}, "", &Held{Kind: w.kind, Cause: CauseDay, Until: today.add(1).begins(l.zone)}
+		return Amount{}, "", w.heldForDay(l, now)
 	}
 	return step, have.day, nil
 }

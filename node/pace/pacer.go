@@ -210,6 +210,7 @@ type Work struct {
 	mu      sync.Mutex // guards what follows
 	rates   rates
 	credit  credit
+	seen    seenUsage
 	waiting int           // Takes that wait for a rate or for the slow-down
 	ended   time.Time     // when the last step did
 	took    time.Duration // and how long it was

@@ -37,13 +37,37 @@ const (
 	longestPause = time.Minute
 )
 
-// Held says why no work of this kind may begin now, or returns nil. Only Take
-// knows whether a day's budget is used up.
+// Held says why no work of this kind may begin now, or returns nil. Take may be
+// held all the same, when what a day's budget has left is too little.
 func (w *Work) Held() error {
-	if h := w.p.settings().held(w.kind, w.p.cfg.Now()); h != nil {
+	now := w.p.cfg.Now()
+	if h := w.held(w.p.settings(), now); h != nil {
 		return h
 	}
 	return nil
+}
+
+// held is settings.held, the day's budget included.
+func (w *Work) held(s *settings, now time.Time) *Held {
+	if h := s.held(w.kind, now); h != nil {
+		return h
+	}
+	l := s.limits.of(w.kind)
+	if !l.daily() {
+		return nil
+	}
+	used, err := w.used(l, now)
+	switch {
+	case err != nil:
+		return &Held{Kind: w.kind, Cause: CauseSettings, Text: err.Error()}
+	case l.FilesPerDay > 0 && used.Files >= l.FilesPerDay, l.BytesPerDay > 0 && used.Bytes >= l.BytesPerDay:
+		return w.heldForDay(l, now)
+	}
+	return nil
+}
+
+func (w *Work) heldForDay(l *limits, now time.Time) *Held {
+	return &Held{Kind: w.kind, Cause: CauseDay, Until: dateOf(now.In(l.zone)).add(1).begins(l.zone)}
 }
 
 // Waiting reports whether some Take waits now, for the rate or the slow-down.

@@ -96,10 +96,11 @@ func New(cfg Config) (*Packer, error) {
 // Kick makes Run begin its next round now, and try what it has held back.
 func (p *Packer) Kick() {
 	p.stubborn.forget()
-	p.wake()
+	p.Wake()
 }
 
-func (p *Packer) wake() {
+// Wake makes Run begin its next round now.
+func (p *Packer) Wake() {
 	select {
 	case p.kick <- struct{}{}:
 	default:
@@ -111,7 +112,7 @@ func (p *Packer) wake() {
 // left.
 func (p *Packer) Flush() {
 	p.flushes.Add(1)
-	p.wake()
+	p.Wake()
 }
 
 // Problem returns what stopped some build of the last round, or nil.
