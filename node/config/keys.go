@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/datavision/desnode/migrations"
 )
 
 // Key is one key of the configuration.
@@ -129,10 +131,10 @@ func sourceKeys() []Key {
 			known: columnWords(), postgres: true,
 		},
 		{
-			Name: "sources.*.states.*", Doc: "the table's word for a state: " + strings.Join(stateWords(), ", "),
+			Name: "sources.*.states.*", Doc: "the table's word for a state: " + strings.Join(migrations.States(), ", "),
 			set:   sourceWord(func(s *Source) *map[string]string { return &s.States }),
 			words: func(s Source) map[string]string { return s.States },
-			known: stateWords(), postgres: true,
+			known: migrations.States(), postgres: true,
 		},
 		{
 			Name: "sources.*.metadata.*", Doc: "a column that is kept with the file, under that key",

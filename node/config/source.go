@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/datavision/desnode/migrations"
@@ -11,7 +12,7 @@ import (
 
 // What the keys of a Postgres source default to.
 const (
-	DefaultTable = "desnode.files" // the reference table
+	DefaultTable = migrations.ReferenceTable
 
 	BindingTable = "table" // the table, or an updatable view, has desnode's columns
 	BindingSide  = "side"  // it can't be altered: they stand in desnode.entry
@@ -110,17 +111,5 @@ func (c Config) Roles() []string {
 
 // columnWords are the contract's words for columns.
 func columnWords() []string {
-	return []string{
-		migrations.ColID, migrations.ColName, migrations.ColPath, migrations.ColSize, migrations.ColModifiedAt,
-		migrations.ColStatus, migrations.ColCreatedAt, migrations.ColChecksum, migrations.ColContentType,
-		migrations.ColCluster, migrations.ColDesName, migrations.ColShard, migrations.ColHash, migrations.ColPack,
-		migrations.ColSHA256, migrations.ColClaim, migrations.ColVersion, migrations.ColMarkedAt,
-		migrations.ColPackedAt, migrations.ColDeletedAt, migrations.ColLastAttemptAt, migrations.ColAttempts,
-		migrations.ColError,
-	}
-}
-
-// stateWords are the contract's words for states.
-func stateWords() []string {
-	return []string{"ACTIVE", "MARKED", "PACKED", "DELETED_SOURCE", "FAILED"}
+	return slices.Concat(migrations.SourceColumns(), migrations.OptionalColumns(), migrations.ArchiveColumns())
 }

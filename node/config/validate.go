@@ -145,7 +145,7 @@ func (c Config) validateArchive() error {
 	check(a.Pace.FilesPerDay >= 0, "archive.files_per_day", "%d is negative", a.Pace.FilesPerDay)
 	for _, w := range a.Pace.Windows {
 		if _, err := pace.ParseWindow(w); err != nil {
-			errs = append(errs, invalid("archive.windows", "%v", err))
+			errs = append(errs, invalid("archive.windows", "%s", strings.TrimPrefix(err.Error(), pace.ErrInvalid.Error()+": ")))
 		}
 	}
 	check(!a.DeleteSource || !c.HasDefaultStore(), "archive.delete_source",

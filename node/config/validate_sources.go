@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/datavision/desnode/migrations"
 )
 
 var (
@@ -103,13 +105,10 @@ func (c Config) validatePostgres(key string, s Source) (rows string, err error) 
 	if s.Binding != "" && s.Binding != BindingTable && s.Binding != BindingSide {
 		errs = append(errs, invalid(key+".binding", "%q is neither %s nor %s", s.Binding, BindingTable, BindingSide))
 	}
-	if s.Binding == BindingSide && s.Table == "" {
-		errs = append(errs, invalid(key+".table", "missing: the side binding is for a table of your own"))
-	}
 	if s.Naming != "" && s.Naming != NamingColumn && s.Naming != NamingGenerated {
 		errs = append(errs, invalid(key+".naming", "%q is neither %s nor %s", s.Naming, NamingColumn, NamingGenerated))
 	}
-	errs = append(errs, validateStates(key, s.States))
+	errs = append(errs, validateMapping(key, s))
 	for _, k := range slices.Sorted(maps.Keys(s.Metadata)) {
 		if !metadataKey.MatchString(k) {
 			errs = append(errs, invalid(key+".metadata", "the key %q is not 1 to 64 letters, digits, - and _", k))
@@ -150,17 +149,30 @@ func (c Config) validateConnections(key string, s Source) error {
 	return errors.Join(errs...)
 }
 
-// validateStates demands that the table has one word for each state.
-func validateStates(key string, states map[string]string) error {
-	meaning := map[string]string{}
-	for _, state := range stateWords() {
-		word := cmp.Or(states[state], state)
-		if other, taken := meaning[word]; taken {
-			return invalid(key+".states", "%q would mean both %s and %s", word, other, state)
-		}
-		meaning[word] = state
+// validateMapping lets the contract judge what is mapped, part by part.
+func validateMapping(key string, s Source) error {
+	name := strings.TrimPrefix(key, sourcesPrefix)
+	if !sourceName.MatchString(name) {
+		return nil // told already
 	}
-	return nil
+	found := s.Mapping(name).Validate()
+	all := []error{found}
+	if joined, ok := found.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what errors.Join made, not what it wraps
+		all = joined.Unwrap()
+	}
+	var errs []error
+	for _, err := range all {
+		if err == nil {
+			continue
+		}
+		text := strings.TrimPrefix(err.Error(), migrations.ErrMapping.Error()+": ")
+		part, rest, ok := strings.Cut(text, ": ")
+		if !ok || strings.ContainsAny(part, ` "`) {
+			part, rest = "", text
+		}
+		errs = append(errs, invalid(strings.TrimSuffix(key+"."+part, "."), "%s", rest))
+	}
+	return errors.Join(errs...)
 }
 
 // rootArrow stands between a prefix of rows' paths and the root that it is
