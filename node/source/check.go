@@ -104,6 +104,7 @@ type check struct {
 	report         *Report
 	stop           bool
 	id             idType // of the id's column
+	kind           string // of the relation (pg_class.relkind)
 
 	// Of the role at hand.
 	role Role

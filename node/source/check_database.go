@@ -126,6 +126,7 @@ func (c *check) relation(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.kind = kind
 	switch {
 	case c.view.Side && comment != c.cfg.Mapping.Fingerprint():
 		c.fail(name, "was made from another mapping than the configured one", "what the configuration says would not count", c.initAgain())
