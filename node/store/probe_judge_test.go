@@ -31,7 +31,7 @@ func TestProbeJudgesLifecycleRules(t *testing.T) {
 		{"expires ours", types.LifecycleRule{Status: on, Filter: below("des/"), Expiration: days(1)}, LevelBad, "deletes"},
 		{"expires above ours", types.LifecycleRule{Status: on, Filter: below("de"), Expiration: days(1)}, LevelBad, "deletes"},
 		{"expires a part of ours", types.LifecycleRule{Status: on, Filter: below("des/packs/00"), Expiration: days(1)}, LevelBad, "deletes"},
-		{"expires by the old form", types.LifecycleRule{Status: on, Prefix: aws.String("des/"), Expiration: days(1)}, LevelBad, "deletes"},
+		{"expires by the old form", types.LifecycleRule{Status: on, Prefix: aws.String("des/"), Expiration: days(1)}, LevelBad, "deletes"}, //nolint:staticcheck // old rules have it still
 		{"expires by several conditions", types.LifecycleRule{Status: on, Filter: &types.LifecycleRuleFilter{And: &types.LifecycleRuleAndOperator{Prefix: aws.String("des/"), ObjectSizeGreaterThan: aws.Int64(1 << 20)}}, Expiration: days(1)}, LevelBad, "deletes"},
 		{"expires large objects", types.LifecycleRule{Status: on, Filter: &types.LifecycleRuleFilter{ObjectSizeGreaterThan: aws.Int64(1)}, Expiration: days(1)}, LevelBad, "deletes"},
 		{"expires others", types.LifecycleRule{Status: on, Filter: below("logs/"), Expiration: days(1)}, LevelOK, "no rule"},

@@ -23,7 +23,7 @@ import (
 // the credentials are.
 func (p *probed) user(t *testing.T, name string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "../../bin/versitygw", "admin", //nolint:gosec // the server we built
+	out, err := exec.CommandContext(t.Context(), "../../bin/versitygw", "admin",
 		"--access", dev.S3AccessKey, "--secret", dev.S3SecretKey, "--region", dev.S3Region, "--endpoint-url", p.Endpoint,
 		"create-user", "--access", name, "--secret", name+"-secret", "--role", "user").CombinedOutput()
 	if err != nil {

@@ -156,7 +156,6 @@ func (p *probing) put(ctx context.Context, role ProbeRole, key string, body []by
 
 // probeGot is an object that was read.
 type probeGot struct {
-	status int
 	body   []byte
 	etag   string
 	crange string
