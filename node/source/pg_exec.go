@@ -149,7 +149,7 @@ func (s *session) settings(ctx context.Context) request {
 		`SELECT set_config('statement_timeout', $1::text, true), set_config('lock_timeout', $2::text, true),
  set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('TimeZone', 'UTC', true),
  set_config('DateStyle', 'ISO, YMD', true), set_config('bytea_output', 'hex', true),
- set_config('standard_conforming_strings', 'on', true)`,
+ set_config('standard_conforming_strings', 'on', true), set_config('jit', 'off', true)`,
 		[]any{ms(limit), ms(min(s.p.cfg.LockTimeout, limit)), ms(limit)},
 	}
 }

@@ -111,15 +111,20 @@ func TestUpdatableView(t *testing.T) {
 
 // TestSideTable: the customer's table can't be altered.
 func TestSideTable(t *testing.T) {
+	conformance(t, sideShapes())
+}
+
+// sideShapes are tables for the side binding.
+func sideShapes() []pgShape {
 	columns := map[string]string{"id": "pk", "name": "title", "path": "folder", "size": "bytes", "modified_at": "changed"}
 	side := func(name, types string, w pgWorld, suite func(*sourcetest.Harness)) pgShape {
 		w.table, w.columns = "docs", columns
 		return pgShape{
 			name: name, ddl: "CREATE TABLE docs (" + types + ", state text DEFAULT 'untouched')",
-			mapping: migrations.Mapping{Table: "public.docs", Side: true, Columns: columns}, world: w, suite: suite,
+			mapping: migrations.Mapping{Source: "documents", Table: "public.docs", Side: true, Columns: columns}, world: w, suite: suite,
 		}
 	}
-	conformance(t, []pgShape{
+	return []pgShape{
 		side("bigint ids", "pk bigint PRIMARY KEY, title text UNIQUE, folder text UNIQUE, bytes bigint, changed timestamptz",
 			pgWorld{id: number, time: timestamps(time.Microsecond), instant: same, unit: time.Microsecond}, nil),
 		side("uuid ids, times as seconds", "pk uuid PRIMARY KEY, title text UNIQUE, folder text UNIQUE, bytes integer, changed bigint",
@@ -128,7 +133,7 @@ func TestSideTable(t *testing.T) {
 				time:    func(at time.Time) string { return fmt.Sprint(at.Truncate(time.Second).Unix()) },
 				instant: func(column string) string { return "to_timestamp(" + column + ")" }, unit: time.Second,
 			}, func(h *sourcetest.Harness) { h.OtherID = "ffffffff-0000-0000-0000-000000004711" }),
-	})
+	}
 }
 
 func conformance(t *testing.T, shapes []pgShape) {

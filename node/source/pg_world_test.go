@@ -1,6 +1,7 @@
 package source_test
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -58,7 +59,7 @@ func newWorld(t testing.TB, shape pgShape) *pgWorld {
 	w.url = database(t)
 	w.conn = connect(t, w.url)
 	w.mapping = shape.mapping
-	w.mapping.Source = "files"
+	w.mapping.Source = cmp.Or(w.mapping.Source, "files")
 	w.side = w.mapping.Side
 	if shape.ddl != "" {
 		run(t, w.conn, shape.ddl)
@@ -101,7 +102,7 @@ func (w *pgWorld) open(t testing.TB, change ...func(*source.PostgresConfig)) *so
 }
 
 func (w *pgWorld) harness(t *testing.T) sourcetest.Harness {
-	h := sourcetest.Harness{Table: w.open(t), Add: w.add, Edit: w.edit, Refuse: w.refuse, Unit: w.unit, UTF8: true}
+	h := sourcetest.Harness{Table: w.open(t), Add: w.add, Edit: w.edit, Refuse: w.refuse, Unit: w.unit, UTF8: true, Source: w.mapping.Source}
 	return h
 }
 
@@ -143,9 +144,9 @@ func (w *pgWorld) insert(t testing.TB, files ...source.File) {
 
 func (w *pgWorld) identify(id, fileID string) string {
 	return fmt.Sprintf(`INSERT INTO desnode.file_id (source, id, path, size, modified_at, file_id)
- SELECT 'files', t.%[2]s::text, %[3]s, %[4]s, %[5]s, %[6]s FROM %[1]s AS t WHERE t.%[2]s = %[7]s
+ SELECT %[8]s, t.%[2]s::text, %[3]s, %[4]s, %[5]s, %[6]s FROM %[1]s AS t WHERE t.%[2]s = %[7]s
  ON CONFLICT (source, id) DO UPDATE SET path = excluded.path, size = excluded.size, modified_at = excluded.modified_at, file_id = excluded.file_id;
-`, w.table, w.column("id"), w.column("path"), w.column("size"), w.instant(w.column("modified_at")), quote(fileID), quote(id))
+`, w.table, w.column("id"), w.column("path"), w.column("size"), w.instant(w.column("modified_at")), quote(fileID), quote(id), quote(w.mapping.Source))
 }
 
 // edit changes a row past triggers.
@@ -172,9 +173,9 @@ func (w *pgWorld) editSide(id, column string, value any) string {
 	if w.unit == time.Second && w.instant("x") != "x" {
 		number = "t." + w.column("modified_at") + "::numeric"
 	}
-	entry := fmt.Sprintf(`INSERT INTO desnode.entry (source, id, size, modified_at, status) SELECT 'files', t.%[2]s::text, t.%[3]s, %[4]s, 'ACTIVE'
+	entry := fmt.Sprintf(`INSERT INTO desnode.entry (source, id, size, modified_at, status) SELECT %[6]s, t.%[2]s::text, t.%[3]s, %[4]s, 'ACTIVE'
  FROM %[1]s AS t WHERE t.%[2]s = %[5]s ON CONFLICT (source, id) DO UPDATE SET size = excluded.size, modified_at = excluded.modified_at;`,
-		w.table, w.column("id"), w.column("size"), number, quote(id))
+		w.table, w.column("id"), w.column("size"), number, quote(id), quote(w.mapping.Source))
 	own := fmt.Sprintf("UPDATE %s SET %s = %s WHERE %s = %s;", w.table, w.column(column), w.value(column, value), w.column("id"), quote(id))
 	switch column {
 	case "id":

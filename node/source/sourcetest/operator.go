@@ -1,6 +1,7 @@
 package sourcetest
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -44,7 +45,7 @@ func byName(t *testing.T, tb *table) {
 
 func byID(t *testing.T, tb *table) {
 	row := tb.add(t, "a")[0]
-	if got := tb.byID(t, row.ID); got.Name != "a" || got.Source != "files" || got.FileID != "1:a" || got.Path != "/srv/a" {
+	if got := tb.byID(t, row.ID); got.Name != "a" || got.Source != cmp.Or(tb.Source, "files") || got.FileID != "1:a" || got.Path != "/srv/a" {
 		t.Errorf("%+v", got)
 	}
 	for _, id := range []string{"", "999999", "x", "-1", "+" + row.ID, "0" + row.ID, " " + row.ID, "1e0", "99999999999999999999"} {

@@ -1,6 +1,7 @@
 package sourcetest
 
 import (
+	"cmp"
 	"errors"
 	"reflect"
 	"slices"
@@ -37,7 +38,7 @@ func register(t *testing.T, tb *table) {
 		t.Errorf("new files: %v", got)
 	}
 	r := tb.named(t, "file0007")
-	if r.Size != 100 || !r.ModTime.Equal(modified) || r.FileID != "1:file0007" || r.State != source.Active || r.Source != "files" {
+	if r.Size != 100 || !r.ModTime.Equal(modified) || r.FileID != "1:file0007" || r.State != source.Active || r.Source != cmp.Or(tb.Source, "files") {
 		t.Errorf("the new row: %+v", r)
 	}
 	rows, err := tb.Eligible(t.Context(), time.Time{}, "", 300)

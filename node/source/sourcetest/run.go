@@ -18,8 +18,10 @@ import (
 // Harness is a driver's table and what the suite needs to play the source
 // system and other hands on it.
 type Harness struct {
-	// Table is the driver's, named "files", over an empty table.
+	// Table is the driver's, over an empty table.
 	Table source.Table
+	// Source is its short name; "": files.
+	Source string
 	// Add inserts rows as the source system does: ACTIVE, not eligible at once.
 	Add func(t *testing.T, files ...source.File)
 	// Edit sets a column of one row behind desnode's back, past every constraint.
