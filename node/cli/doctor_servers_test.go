@@ -136,7 +136,7 @@ func TestDoctorAsksTheServers(t *testing.T) {
 	}{
 		{name: "as it should be", code: exitOK, want: map[string]string{
 			"store: read credentials": resultOK, "store: conditional create": resultOK, "store: ranges": resultOK,
-			"store: transport": resultWarn, "store: versioning": resultWarn, "store: lifecycle": resultUntold, "store: clock": resultOK,
+			"store: transport": resultOK, "store: versioning": resultWarn, "store: lifecycle": resultUntold, "store: clock": resultOK,
 			`source "documents": role marker`: resultOK, `source "documents": role reader`: resultOK, `source "documents": clock`: resultOK,
 			`source "documents": server`: resultOK, `source "documents": root`: resultOK,
 			`source "documents": root s3://originals/in/: read credentials`: resultOK,

@@ -92,13 +92,12 @@ type probeTarget struct {
 	bucket string
 	prefix string // "" or ends with "/"
 	// clients by role; ProbeRead is there always.
-	clients map[ProbeRole]*s3.Client
-	keyIDs  map[ProbeRole]string // access key ids; "" when there are none
-	https   bool
-	plain   string // endpoint that is not https
-	ownCA   bool
-	wire    *probeWire
-	close   func()
+	clients  map[ProbeRole]*s3.Client
+	keyIDs   map[ProbeRole]string // access key ids; "" when there are none
+	endpoint string               // "": Amazon's
+	ownCA    bool
+	wire     *probeWire
+	close    func()
 }
 
 // probing is one run of Probe.
@@ -121,7 +120,7 @@ func runProbe(ctx context.Context, t probeTarget, now func() time.Time) ([]Findi
 		return nil, err
 	}
 	p := &probing{probeTarget: t, folder: folder, now: now}
-	p.transport()
+	p.add(judgeTransport(p.endpoint, p.ownCA))
 	defer p.tidyAfter(ctx)
 	if p.reach(ctx) {
 		for _, check := range p.checks() {

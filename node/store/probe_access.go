@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,18 +28,24 @@ const (
 // checkCredentials names the check of one role's credentials.
 func checkCredentials(r ProbeRole) string { return string(r) + " credentials" }
 
-// transport says what protects the requests on their way. It makes none.
-func (p *probing) transport() {
-	f := Finding{Check: CheckTransport, Seen: "https, certificates checked against the system's authorities"}
+// judgeTransport says what protects the requests on their way to endpoint, ""
+// for Amazon's.
+func judgeTransport(endpoint string, ownCA bool) Finding {
+	u, err := url.Parse(endpoint)
 	switch {
-	case !p.https:
-		f.Level, f.Seen = LevelWarn, "plain http to "+p.plain
-		f.Means = "whoever is on the way reads every file, and can change what is read and written"
-		f.Set = "take an https endpoint in store.url, and store.ca_file when its certificate is your own authority's"
-	case p.ownCA:
-		f.Seen = "https, certificates checked against store.ca_file alone"
+	case err != nil || u.Scheme != "http":
+		if ownCA {
+			return Finding{Check: CheckTransport, Seen: "https, certificates checked against the configured file alone"}
+		}
+		return Finding{Check: CheckTransport, Seen: "https, certificates checked against the system's authorities"}
+	case u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback():
+		return Finding{Check: CheckTransport, Seen: "plain http, on this machine"}
 	}
-	p.add(f)
+	return Finding{
+		Check: CheckTransport, Level: LevelWarn, Seen: "plain http to " + endpoint,
+		Means: "whoever is on the way reads every file, and can change what is read and written",
+		Set:   "take an https endpoint in store.url, and store.ca_file when its certificate is your own authority's",
+	}
 }
 
 // reach makes one harmless request as each role, and reports whether more can

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -27,12 +26,9 @@ func openProbeTarget(ctx context.Context, c ProbeConfig) (probeTarget, error) {
 		now = time.Now
 	}
 	t := probeTarget{
-		bucket: at.bucket, prefix: at.prefix, https: true, ownCA: c.S3.CAFile != "",
+		bucket: at.bucket, prefix: at.prefix, endpoint: at.endpoint, ownCA: c.S3.CAFile != "",
 		clients: map[ProbeRole]*s3.Client{}, keyIDs: map[ProbeRole]string{},
 		wire: &probeWire{next: hc, now: now}, close: hc.CloseIdleConnections,
-	}
-	if strings.HasPrefix(at.endpoint, "http:") {
-		t.https, t.plain = false, at.endpoint
 	}
 	for _, r := range []struct {
 		role ProbeRole

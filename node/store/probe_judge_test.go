@@ -60,6 +60,31 @@ func TestProbeJudgesLifecycleRules(t *testing.T) {
 	}
 }
 
+func TestProbeJudgesTransport(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		endpoint string
+		ownCA    bool
+		level    Level
+		seen     string
+	}{
+		{"Amazon", "", false, LevelOK, "the system's authorities"},
+		{"https", "https://store.example:9000", false, LevelOK, "the system's authorities"},
+		{"https with an authority of one's own", "https://store.example:9000", true, LevelOK, "the configured file"},
+		{"http", "http://store.example:9000", false, LevelWarn, "plain http to http://store.example:9000"},
+		{"http by address", "http://10.0.0.7", true, LevelWarn, "plain http"},
+		{"http on this machine", "http://127.0.0.1:9000", false, LevelOK, "on this machine"},
+		{"http on this machine by name", "http://localhost:9000", false, LevelOK, "on this machine"},
+		{"http on this machine by IPv6", "http://[::1]:9000", false, LevelOK, "on this machine"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if f := judgeTransport(tc.endpoint, tc.ownCA); f.Level != tc.level || !strings.Contains(f.Seen, tc.seen) {
+				t.Errorf("got %s, %q; want %s, %q", f.Level, f.Seen, tc.level, tc.seen)
+			}
+		})
+	}
+}
+
 func TestProbeJudgesClocks(t *testing.T) {
 	for _, tc := range []struct {
 		name  string

@@ -261,7 +261,7 @@ func TestWorkUnderThePolicies(t *testing.T) {
 			}
 			c.S3.Read, c.S3.Write, c.S3.Collect = from(s3policy.Read), from(s3policy.Write), from(s3policy.Collect)
 			for _, f := range run(t, c) {
-				expected := f.Check == CheckTransport || !tc.versioned && (f.Check == checkVersioning || f.Check == checkOverwrite)
+				expected := !tc.versioned && (f.Check == checkVersioning || f.Check == checkOverwrite)
 				if f.Level >= LevelWarn && !expected {
 					t.Errorf("%s: %s: %s", f.Check, f.Level, f.Seen)
 				}

@@ -43,7 +43,7 @@ func TestProbeOfARealServer(t *testing.T) {
 			}
 			all := run(t, c)
 			want := map[string]Level{
-				CheckTransport: LevelWarn, checkRoles: LevelWarn, // http, and root does everything
+				checkRoles:     LevelWarn,                                 // root does everything
 				checkLifecycle: LevelUntold, checkEncryption: LevelUntold, // 501
 			}
 			for check, level := range tc.want {
@@ -123,7 +123,7 @@ func TestProbeOverHTTPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := run(t, c)
-	if f, _ := found(all, CheckTransport); f.Level != LevelOK || !strings.Contains(f.Seen, "store.ca_file") {
+	if f, _ := found(all, CheckTransport); f.Level != LevelOK || !strings.Contains(f.Seen, "the configured file") {
 		t.Errorf("%+v", f)
 	}
 	if f, _ := found(all, checkCreate); f.Level != LevelOK || f.Check == "" {
