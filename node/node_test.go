@@ -14,16 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/datavision/desnode/node/api"
 	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testConfig is a node's configuration on an empty data dir, with a store
 // beside it and a port of its own.
@@ -109,7 +105,13 @@ func (n *Node) testArchive(t *testing.T) (last api.ArchiveEvent) {
 // get reads a name over HTTP.
 func (n *Node) get(t *testing.T, name string) (status int, header http.Header, content string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.HTTPAddr()+"/files/"+url.PathEscape(name), nil)
+	return n.fetch(t, "/files/"+url.PathEscape(name))
+}
+
+// fetch reads a path over HTTP.
+func (n *Node) fetch(t *testing.T, path string) (status int, header http.Header, content string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+n.HTTPAddr()+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
