@@ -15,15 +15,14 @@ import (
 
 // Counting the rows of a large table by state reads all of it. So it is done
 // apart from the questions, by one goroutine for each source, and takes a
-// twentieth of the time at most however often the status is asked for.
+// twentieth of the time at most however often the status is asked for. A small
+// table is counted for each question.
 const (
 	// countWait is how long a status waits for a count that is under way.
 	countWait = 2 * time.Second
 	// countRest is how many times as long as a count took the source is left
 	// alone after it.
 	countRest = 20
-	// countFresh is how old a count may be to be told without another.
-	countFresh = 200 * time.Millisecond
 )
 
 // rowCounter counts the rows of one source when asked to.
@@ -37,7 +36,8 @@ type rowCounter struct {
 // counted is the result of one count.
 type counted struct {
 	states map[source.State]source.Tally
-	at     time.Time // when it was true: before it began
+	at     time.Time // when states were true
+	began  time.Time
 	took   time.Duration
 	err    error
 }
@@ -61,16 +61,16 @@ func (c *rowCounter) run(ctx context.Context) {
 	}
 }
 
-// due reports whether the last count is too old, and long enough ago.
+// due reports whether counting is cheap, or the last count was long enough ago.
 func (c *rowCounter) due() bool {
 	last := c.last.Load()
-	return last == nil || c.now().Sub(last.at) > max(countFresh, (countRest+1)*last.took)
+	return last == nil || last.took <= cheapCount || c.now().Sub(last.began) > (countRest+1)*last.took
 }
 
 func (c *rowCounter) count(ctx context.Context) {
 	begin := c.now()
 	states, err := c.rows.Counts(ctx)
-	n := &counted{states: states, at: begin, took: c.now().Sub(begin), err: err}
+	n := &counted{states: states, at: begin, began: begin, took: c.now().Sub(begin), err: err}
 	if before := c.last.Load(); err != nil && before != nil {
 		n.states, n.at = before.states, before.at // still the newest that is known
 	}
