@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"strings"
 
@@ -30,30 +31,29 @@ func (s *S3) Move(ctx context.Context, from, to string) error {
 		return err
 	}
 	m := moving{s: s, from: from, to: to, fullFrom: fullFrom, fullTo: fullTo}
-	source, err := s.head(ctx, s.collect, from, fullFrom, "")
+	var err error
+	m.source, m.etag, err = s.headETag(ctx, s.collect, from, fullFrom, "")
 	if errors.Is(err, ErrNotFound) {
 		return m.moved(ctx, err)
 	}
 	if err != nil || from == to {
 		return m.wrap(err)
 	}
-	m.source = source
 	err = m.copied(ctx)
 	if errors.Is(err, ErrNotFound) { // not there yet
-		if err = m.copy(ctx); gone(err) {
-			return m.moved(ctx, fmt.Errorf("%w: %w", ErrNotFound, err)) // another's repetition was quicker
-		}
-		if err == nil || refusedCondition(err) {
-			err = m.copied(ctx)
-		} else {
-			err = s.explain(ctx, call{"copy", from, s.collect, rightMove}, err)
-		}
+		err = m.copyOnce(ctx)
+	}
+	if errors.Is(err, errSourceGone) { // another's repetition of this Move was quicker
+		return m.moved(ctx, fmt.Errorf("%w: %w", ErrNotFound, err))
 	}
 	if err == nil {
-		err = s.remove(ctx, from, fullFrom, source.Version)
+		err = s.remove(ctx, from, fullFrom, m.source.Version)
 	}
 	return m.wrap(err)
 }
+
+// errSourceGone: the object to be moved is no longer where it just was.
+var errSourceGone = errors.New("it is gone from its old key")
 
 // moving is one call of Move.
 type moving struct {
@@ -61,6 +61,7 @@ type moving struct {
 	from, to         string
 	fullFrom, fullTo string
 	source           Object
+	etag             string // the source's
 }
 
 func (m *moving) wrap(err error) error {
@@ -83,11 +84,19 @@ func (m *moving) moved(ctx context.Context, missing error) error {
 // copied looks whether the target holds the source's bytes: ErrNotFound when
 // it is missing, ErrExists when it holds others.
 func (m *moving) copied(ctx context.Context) error {
-	target, err := m.s.head(ctx, m.s.collect, m.to, m.fullTo, "")
+	target, etag, err := m.s.headETag(ctx, m.s.collect, m.to, m.fullTo, "")
 	if err != nil {
 		return err
 	}
-	same, err := m.same(ctx, target)
+	if m.source.Size != target.Size {
+		return fmt.Errorf("%s: %w", m.to, ErrExists)
+	}
+	if target.Size == 0 || m.etag != "" && m.etag == etag {
+		return nil
+	}
+	// ETags differ, too, of objects that were put in other parts or under other
+	// keys of encryption.
+	same, err := m.sameBytes(ctx, target)
 	if err != nil {
 		return fmt.Errorf("compare with %s: %w", m.to, err)
 	}
@@ -97,35 +106,27 @@ func (m *moving) copied(ctx context.Context) error {
 	return nil
 }
 
-// same compares the source with the target: by their ETags, which differ when
-// they were made in other parts or with other keys; then by their bytes.
-func (m *moving) same(ctx context.Context, target Object) (bool, error) {
-	if m.source.Size != target.Size {
-		return false, nil
+// sameBytes reads the source and the target.
+func (m *moving) sameBytes(ctx context.Context, target Object) (bool, error) {
+	a, err := m.read(ctx, part{key: m.from, full: m.fullFrom, version: m.source.Version, n: m.source.Size})
+	if errors.Is(err, ErrNotFound) {
+		return false, errSourceGone
 	}
-	etags := [2]string{}
-	for i, o := range []Object{{Key: m.fullFrom, Version: m.source.Version}, {Key: m.fullTo, Version: target.Version}} {
-		on, _ := onVersion(o.Version)
-		out, err := m.s.collect.HeadObject(as(ctx, KindHead, ClassGet), &s3.HeadObjectInput{Bucket: &m.s.target.bucket, Key: &o.Key, VersionId: on.versionID, IfMatch: on.ifMatch})
-		if err != nil {
-			return false, err
-		}
-		etags[i] = aws.ToString(out.ETag)
-	}
-	if etags[0] == etags[1] && etags[0] != "" {
-		return true, nil
-	}
-	a, err := m.s.open(ctx, part{key: m.from, full: m.fullFrom, version: m.source.Version, n: -1})
 	if err != nil {
 		return false, err
 	}
-	defer a.body.Close()
-	b, err := m.s.open(ctx, part{key: m.to, full: m.fullTo, version: target.Version, n: -1})
+	defer a.Close()
+	b, err := m.read(ctx, part{key: m.to, full: m.fullTo, version: target.Version, n: target.Size})
 	if err != nil {
 		return false, err
 	}
-	defer b.body.Close()
-	return sameStream(a.body, b.body)
+	defer b.Close()
+	return sameStream(a, b)
+}
+
+// read streams an object that is not empty with the credentials to collect.
+func (m *moving) read(ctx context.Context, p part) (io.ReadCloser, error) {
+	return m.s.stream(ctx, m.s.collect, p)
 }
 
 // copySource names the version to copy, as a header.
@@ -136,6 +137,21 @@ func (m *moving) copySource() (source string, ifMatch *string) {
 		source += "?versionId=" + url.QueryEscape(*on.versionID)
 	}
 	return source, on.ifMatch
+}
+
+// copyOnce copies to a key that was free, and looks at what stands there then.
+func (m *moving) copyOnce(ctx context.Context) error {
+	err := m.copy(ctx)
+	switch {
+	case gone(err):
+		return errSourceGone
+	case err != nil && !refusedCondition(err):
+		return m.s.explain(ctx, call{"copy", m.from, m.s.collect, rightMove}, err)
+	}
+	if err = m.copied(ctx); errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("the copy is missing: %s", err.Error()) // which is no word about the source
+	}
+	return err
 }
 
 // copy lets the server copy. Its errors are the SDK's.

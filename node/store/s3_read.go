@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -79,27 +78,44 @@ func (s *S3) Head(ctx context.Context, key, version string) (Object, error) {
 	return s.head(ctx, s.read, key, full, version)
 }
 
+// errAppeared: a HEAD found nothing, and a GET right after it did.
+var errAppeared = errors.New("it appeared just now")
+
 // head asks for an object's properties with the credentials of a role.
 func (s *S3) head(ctx context.Context, r s3Role, key, full, version string) (Object, error) {
+	o, _, err := s.headETag(ctx, r, key, full, version)
+	return o, err
+}
+
+// headETag is head, with the ETag in each case.
+func (s *S3) headETag(ctx context.Context, r s3Role, key, full, version string) (Object, string, error) {
+	o, etag, err := s.headOnce(ctx, r, key, full, version)
+	if errors.Is(err, errAppeared) {
+		return s.headOnce(ctx, r, key, full, version)
+	}
+	return o, etag, err
+}
+
+func (s *S3) headOnce(ctx context.Context, r s3Role, key, full, version string) (Object, string, error) {
 	on, ok := onVersion(version)
 	if !ok {
-		return Object{}, notThatVersion("head", key, version)
+		return Object{}, "", notThatVersion("head", key, version)
 	}
-	c := call{"head", key, r, rightGet}
 	out, err := r.HeadObject(as(ctx, KindHead, ClassGet), &s3.HeadObjectInput{
 		Bucket: &s.target.bucket, Key: &full, VersionId: on.versionID, IfMatch: on.ifMatch,
 	})
 	if err != nil {
-		return Object{}, s.headFailed(ctx, c, full, version, err)
+		return Object{}, "", s.headFailed(ctx, call{"head", key, r, rightGet}, full, version, err)
+	}
+	etag := aws.ToString(out.ETag)
+	if on.ifMatch != nil && etag != version {
+		return Object{}, "", notThatVersion("head", key, version) // the server ignored If-Match
 	}
 	o := Object{Key: key, Size: aws.ToInt64(out.ContentLength), Version: versionOf(out.VersionId, out.ETag), Modified: aws.ToTime(out.LastModified)}
-	if on.ifMatch != nil && aws.ToString(out.ETag) != version {
-		return Object{}, notThatVersion("head", key, version) // the server ignored If-Match
-	}
 	if o.Version == "" || out.ContentLength == nil {
-		return Object{}, fmt.Errorf("head %s: the answer has no ETag or no length", key)
+		return Object{}, "", fmt.Errorf("head %s: the answer has no ETag or no length", key)
 	}
-	return o, nil
+	return o, etag, nil
 }
 
 // headFailed explains a HEAD that failed. Its 404 has no body to say whether
@@ -119,7 +135,7 @@ func (s *S3) headFailed(ctx context.Context, c call, full, version string, err e
 	})
 	if errGet == nil {
 		_ = out.Body.Close() // at most one byte, and nobody's
-		return fmt.Errorf("head %s: it appeared just now: %w", c.key, err)
+		return fmt.Errorf("head %s: %w: %w", c.key, errAppeared, err)
 	}
 	if refusedCondition(errGet) {
 		return notThatVersion("head", c.key, version)
@@ -148,16 +164,21 @@ func (s *S3) Get(ctx context.Context, key, version string, off, n int64) (io.Rea
 		}
 		return io.NopCloser(bytes.NewReader(b)), nil
 	default:
-		first, err := s.open(ctx, p)
-		if errStatus(err) == http.StatusRequestedRangeNotSatisfiable && n < 0 {
-			return s.emptyPart(ctx, p) // all that follows the end
-		}
-		if err != nil {
-			return nil, s.getFailed(ctx, p, err)
-		}
-		p.n, p.version = first.left, first.version
-		return &s3Stream{ctx: ctx, s: s, part: p, body: first.body}, nil
+		return s.stream(ctx, s.read, p)
 	}
+}
+
+// stream streams a part that is not empty, or all from some byte on.
+func (s *S3) stream(ctx context.Context, r s3Role, p part) (io.ReadCloser, error) {
+	first, err := s.open(ctx, r, p)
+	if errStatus(err) == http.StatusRequestedRangeNotSatisfiable && p.n < 0 {
+		return s.emptyPart(ctx, p) // all that follows the end
+	}
+	if err != nil {
+		return nil, s.getFailed(ctx, r, p, err)
+	}
+	p.n, p.version = first.left, first.version
+	return &s3Stream{ctx: ctx, s: s, role: r, part: p, body: first.body}, nil
 }
 
 // part is the part of an object that is asked for.
@@ -187,7 +208,7 @@ type opened struct {
 
 // open sends one GET and holds the answer's headers against what was asked.
 // Its errors are the SDK's.
-func (s *S3) open(ctx context.Context, p part) (opened, error) {
+func (s *S3) open(ctx context.Context, r s3Role, p part) (opened, error) {
 	on, ok := onVersion(p.version)
 	if !ok {
 		return opened{}, notThatVersion("get", p.key, p.version)
@@ -199,7 +220,7 @@ func (s *S3) open(ctx context.Context, p part) (opened, error) {
 	case p.off > 0:
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-", p.off))
 	}
-	out, err := s.read.GetObject(as(ctx, KindGet, ClassGet), in)
+	out, err := r.GetObject(as(ctx, KindGet, ClassGet), in)
 	if err != nil {
 		return opened{}, err
 	}
@@ -248,7 +269,7 @@ func contentRange(h string) (from, size int64, err error) {
 }
 
 // getFailed explains a GET that failed.
-func (s *S3) getFailed(ctx context.Context, p part, err error) error {
+func (s *S3) getFailed(ctx context.Context, r s3Role, p part, err error) error {
 	switch {
 	case errors.Is(err, ErrReplaced):
 		return err
@@ -257,7 +278,7 @@ func (s *S3) getFailed(ctx context.Context, p part, err error) error {
 	case errStatus(err) == http.StatusRequestedRangeNotSatisfiable:
 		return fmt.Errorf("get %s: %d bytes from %d, beyond the object's end", p.key, p.n, p.off)
 	default:
-		return s.explain(ctx, call{"get", p.key, s.read, rightGet}, err)
+		return s.explain(ctx, call{"get", p.key, r, rightGet}, err)
 	}
 }
 
@@ -265,7 +286,7 @@ func (s *S3) getFailed(ctx context.Context, p part, err error) error {
 func (s *S3) getSmall(ctx context.Context, p part) ([]byte, error) {
 	b, err := s.hedged(ctx, func(ctx context.Context) ([]byte, error) { return s.readSmall(ctx, p) })
 	if err != nil {
-		return nil, s.getFailed(ctx, p, err)
+		return nil, s.getFailed(ctx, s.read, p, err)
 	}
 	return b, nil
 }
@@ -274,7 +295,7 @@ func (s *S3) getSmall(ctx context.Context, p part) ([]byte, error) {
 func (s *S3) readSmall(ctx context.Context, p part) ([]byte, error) {
 	b := make([]byte, p.n)
 	for try := 1; ; try++ {
-		o, err := s.open(ctx, p)
+		o, err := s.open(ctx, s.read, p)
 		if err != nil {
 			return nil, err
 		}
@@ -302,6 +323,7 @@ func noEOF(err error) error {
 type s3Stream struct {
 	ctx   context.Context // the stream belongs to the Get that made it
 	s     *S3
+	role  s3Role
 	part  part          // what is still to come
 	body  io.ReadCloser // nil after a resumption that failed
 	tries int           // resumptions since bytes last came
@@ -337,7 +359,7 @@ func (r *s3Stream) resume(broke error) error {
 	for r.tries < resumes && r.ctx.Err() == nil {
 		r.tries++
 		_ = r.body.Close() // it broke
-		next, err := r.s.open(r.ctx, r.part)
+		next, err := r.s.open(r.ctx, r.role, r.part)
 		if err == nil {
 			r.body = next.body
 			return nil
@@ -346,11 +368,11 @@ func (r *s3Stream) resume(broke error) error {
 		if status := errStatus(err); status != 0 && blame(status) == nil || errors.Is(err, ErrNotFound) {
 			// The object was whole when the stream began, so this says that it is
 			// gone now, not that it was never there.
-			return fmt.Errorf("get %s: the stream broke (%w), and the rest is refused: %w", r.part.key, broke, r.s.getFailed(r.ctx, r.part, err))
+			return fmt.Errorf("get %s: the stream broke (%w), and the rest is refused: %w", r.part.key, broke, r.s.getFailed(r.ctx, r.role, r.part, err))
 		}
 		broke = err
 	}
-	return r.s.getFailed(r.ctx, r.part, broke)
+	return r.s.getFailed(r.ctx, r.role, r.part, broke)
 }
 
 func (r *s3Stream) Close() error {
@@ -358,16 +380,4 @@ func (r *s3Stream) Close() error {
 		r.err = errors.New("read of a closed stream")
 	}
 	return r.body.Close()
-}
-
-// backoff waits before the try-th repetition of what the SDK does not repeat.
-func backoff(ctx context.Context, try int) error {
-	t := time.NewTimer(min(100*time.Millisecond<<try, maxBackoff))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }

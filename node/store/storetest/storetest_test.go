@@ -7,13 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/node/store/storetest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestFolder(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return openFolder(t) })
