@@ -83,10 +83,18 @@ func (p *probing) reached(r ProbeRole, err error) bool {
 	}
 	defer func() { p.add(f) }()
 	switch {
-	case err == nil:
+	case r == ProbeRead && err == nil:
+		f.Level, f.Seen = LevelBad, "an object that nobody made was found"
+		f.Means = "what answers is no object store, or one with something before it that makes answers up"
+		f.Set = "correct the endpoint in store.url"
+		return false
+	case err == nil, r == ProbeRead && errCode(err) == "NoSuchKey":
 		return true
 	case r == ProbeRead && errStatus(err) == http.StatusNotFound && errCode(err) != "NoSuchBucket":
-		return true
+		f.Level, f.Seen = LevelBad, "asked for an object that is not there: "+probeExplain(err)
+		f.Means = "desnode takes nothing but NoSuchKey for a missing object: 404 alone may come from anything on the way"
+		f.Set = "correct the endpoint in store.url"
+		return false
 	case r == ProbeRead && probeDenied(err):
 		// Without s3:ListBucket, S3 forbids what is missing.
 		f.Level, f.Seen = LevelWarn, "asked for an object that is not there: "+probeExplain(err)
@@ -100,26 +108,26 @@ func (p *probing) reached(r ProbeRole, err error) bool {
 	return false
 }
 
-// separate says when one key does everything.
+// separate says when one key does the work of several roles.
 func (p *probing) separate() {
 	if !p.has(ProbeWrite) && !p.has(ProbeCollect) {
 		return
 	}
-	same := []string{}
-	for _, r := range []ProbeRole{ProbeWrite, ProbeCollect} {
-		if p.has(r) && p.keyIDs[r] != "" && p.keyIDs[r] == p.keyIDs[ProbeRead] {
-			same = append(same, string(r))
+	byKey := map[string][]string{}
+	for _, r := range []ProbeRole{ProbeRead, ProbeWrite, ProbeCollect} {
+		if id := p.keyIDs[r]; id != "" {
+			byKey[id] = append(byKey[id], "to "+string(r))
 		}
 	}
-	if len(same) == 0 {
-		p.add(Finding{Check: checkRoles, Seen: "an access key for each role"})
-		return
+	f := Finding{Check: checkRoles, Seen: "an access key for each role"}
+	for id, roles := range byKey {
+		if len(roles) > 1 {
+			f.Level, f.Seen = LevelWarn, fmt.Sprintf("the same access key %s %s", id, strings.Join(roles, " and "))
+			f.Means = "whoever takes over a node that has it can do all of that: a node that only reads needs nothing by which packs change or go"
+			f.Set = "make credentials for each role with the policies of deploy/s3 and name them in store.credentials"
+		}
 	}
-	p.add(Finding{
-		Check: checkRoles, Level: LevelWarn, Seen: "the access key to read is also the one to " + strings.Join(same, " and to "),
-		Means: "whoever takes over a node that only reads can change or delete packs",
-		Set:   "make credentials for each role with the policies of deploy/s3 and name them in store.credentials",
-	})
+	p.add(f)
 }
 
 // rights tries what each role must and must not be able to do.
@@ -133,26 +141,31 @@ func (p *probing) rights(ctx context.Context) {
 		p.failed(checkCredentials(ProbeRead), "read what was written", err)
 	}
 	p.overwriting(ctx, first)
-	separate := func(r ProbeRole) bool { return p.has(r) && (r == ProbeRead || p.keyIDs[r] != p.keyIDs[ProbeRead]) }
-	if p.worst(checkRoles) == LevelOK {
-		p.tooMuch(ctx, ProbeRead, "create objects", func(ctx context.Context) error {
-			_, err := p.put(ctx, ProbeRead, p.pack("by-read"), probeBytes(10), nil)
-			return err
-		})
-		p.tooMuch(ctx, ProbeRead, "delete objects", p.deleteBy(ProbeRead, first))
-	}
-	if separate(ProbeWrite) && p.keyIDs[ProbeWrite] != p.keyIDs[ProbeCollect] {
-		p.tooMuch(ctx, ProbeWrite, "delete objects", p.deleteBy(ProbeWrite, first))
-	}
-	if separate(ProbeCollect) && p.keyIDs[ProbeWrite] != p.keyIDs[ProbeCollect] {
-		p.tooMuch(ctx, ProbeCollect, "create packs", func(ctx context.Context) error {
-			_, err := p.put(ctx, ProbeCollect, p.pack("by-collect"), probeBytes(10), nil)
-			return err
-		})
+	for _, t := range []struct {
+		role, owner ProbeRole // owner: whose right it is
+		what        string
+		try         func(context.Context) error
+	}{
+		{ProbeRead, ProbeWrite, "create objects", p.createBy(ProbeRead)},
+		{ProbeRead, ProbeCollect, "delete objects", p.deleteBy(ProbeRead, first)},
+		{ProbeWrite, ProbeCollect, "delete objects", p.deleteBy(ProbeWrite, first)},
+		{ProbeCollect, ProbeWrite, "create packs", p.createBy(ProbeCollect)},
+	} {
+		if p.has(t.role) && p.keyIDs[t.role] != p.keyIDs[t.owner] {
+			p.tooMuch(ctx, t.role, t.what, t.try)
+		}
 	}
 }
 
-// deleteBy deletes an object as a role, and puts it back when that worked.
+// createBy creates an object as a role.
+func (p *probing) createBy(r ProbeRole) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := p.put(ctx, r, p.pack("by-"+string(r)), probeBytes(10), nil)
+		return err
+	}
+}
+
+// deleteBy deletes an object as a role.
 func (p *probing) deleteBy(r ProbeRole, o probeObject) func(context.Context) error {
 	return func(ctx context.Context) error {
 		out, err := p.clients[r].DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &p.bucket, Key: &o.key})

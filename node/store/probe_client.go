@@ -43,9 +43,11 @@ func openProbeTarget(ctx context.Context, c ProbeConfig) (probeTarget, error) {
 		}
 		t.clients[r.role] = newS3Client(loaded, at, 1, t.wire)
 		// Credentials that can't be had show at the role's first request.
-		if got, err := loaded.Credentials.Retrieve(ctx); err == nil {
+		_ = t.within(ctx, func(ctx context.Context) error {
+			got, err := loaded.Credentials.Retrieve(ctx)
 			t.keyIDs[r.role] = got.AccessKeyID
-		}
+			return err
+		})
 	}
 	return t, nil
 }

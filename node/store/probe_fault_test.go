@@ -24,6 +24,18 @@ func TestProbeFindsWhatIsBroken(t *testing.T) {
 		seen  string
 	}{
 		{"read without list", fault{answer: forbidMissing}, "read credentials", LevelWarn, "403 AccessDenied"},
+		{"everything is found", fault{ask: func(r *http.Request) *http.Response {
+			if aims(r, "GET", "/absent") {
+				return say(http.StatusOK, "<html>Welcome</html>")
+			}
+			return nil
+		}}, "read credentials", LevelBad, "nobody made"},
+		{"another's 404", fault{ask: func(r *http.Request) *http.Response {
+			if aims(r, "GET", "/absent") {
+				return say(http.StatusNotFound, "<html>Not found</html>")
+			}
+			return nil
+		}}, "read credentials", LevelBad, "404"},
 		{"put fails", refuse(func(r *http.Request) bool { return aims(r, "PUT", "/first") }, 500, "InternalError"), "write credentials", LevelBad, "500 InternalError"},
 		{"list forbidden", refuse(func(r *http.Request) bool { return asks(r, "GET", "list-type") }, 403, "AccessDenied"), "collect credentials", LevelBad, "403 AccessDenied"},
 		{"what was written can't be read", refuse(func(r *http.Request) bool { return aims(r, "GET", "/rights") }, 403, "AccessDenied"), "read credentials", LevelBad, "read what was written"},

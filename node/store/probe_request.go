@@ -181,7 +181,7 @@ func (p *probing) get(ctx context.Context, key string, change func(*s3.GetObject
 }
 
 // within runs one request under the time limit of requests.
-func (p *probing) within(ctx context.Context, f func(context.Context) error) error {
+func (probeTarget) within(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, probeRequestTimeout)
 	defer cancel()
 	return f(ctx)
