@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // windows name zones, and minimal images have no database of them
 
 	"github.com/datavision/desnode/node/cli"
 )

@@ -88,7 +88,8 @@ func (a *app) root() *cobra.Command {
 		}
 	}
 	group(groupNode, a.start(), a.demo())
-	group(groupFiles, a.clients(a.importDir(), a.archive(), a.get(), a.stat(), a.locate(), a.status(), a.health(), a.verify(), a.failed(), a.retry())...)
+	group(groupFiles, a.clients(a.importDir(), a.archive(), a.get(), a.stat(), a.locate(), a.status(), a.health(), a.verify(), a.failed(), a.retry(), a.pauseWork(), a.resumeWork())...)
+	group(groupFiles, a.throttle())
 	group(groupAlone, a.pack(), a.config(), a.source(), a.doctor(), a.bench(), a.version())
 	root.SetHelpCommandGroupID(groupAlone)
 	root.SetCompletionCommandGroupID(groupAlone)

@@ -74,6 +74,7 @@ func writeStatus(w io.Writer, s api.Status) error {
 			t.row(name, fmt.Sprintf("%s: %s, %s", printable(state), count(y.Rows, "file"), formatBytes(y.Bytes)))
 		}
 	}
+	throttleRows(t, s.Pace)
 	for _, p := range s.Pauses {
 		writePause(t, p)
 	}
