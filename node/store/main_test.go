@@ -1,9 +1,47 @@
 package store
 
 import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/datavision/desnode/deploy/dev"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// testServer is the S3 server of this package's tests; nil under -short.
+var testServer *dev.S3
+
+// withServer runs the tests with an S3 server.
+type withServer struct{ m *testing.M }
+
+func (w withServer) Run() int {
+	flag.Parse()
+	if testing.Short() || os.Getenv(fullDiskDir) != "" {
+		return w.m.Run()
+	}
+	code, err := w.run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+func (w withServer) run() (code int, err error) {
+	dir, err := os.MkdirTemp("", "desnode-store-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	if testServer, err = dev.StartS3(context.Background(), dir); err != nil {
+		return 0, err
+	}
+	code = w.m.Run()
+	return code, testServer.Stop()
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(withServer{m}) }

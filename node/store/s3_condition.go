@@ -191,9 +191,14 @@ func (s *S3) deleteVersion(ctx context.Context, key, full string, on condition, 
 		return nil
 	case refusedCondition(err):
 		return notThatVersion("delete", key, version)
-	default:
-		return s.explain(ctx, call{"delete", key, s.collect, "s3:DeleteObject and s3:DeleteObjectVersion"}, err)
 	}
+	if on.versionID != nil && errStatus(err) == http.StatusBadRequest {
+		// Some servers take an id that is gone for one that never was.
+		if _, errHead := s.head(ctx, s.collect, key, full, version); errors.Is(errHead, ErrNotFound) {
+			return nil
+		}
+	}
+	return s.explain(ctx, call{"delete", key, s.collect, rightDelete}, err)
 }
 
 // Delete removes the object, its bytes included: in a bucket with versions the
@@ -210,12 +215,31 @@ func (s *S3) Delete(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	return s.remove(ctx, key, full, o.Version)
+	return s.remove(ctx, key, full, o)
 }
 
-// remove deletes the version that was seen, as exactly as the store can.
-func (s *S3) remove(ctx context.Context, key, full, version string) error {
-	on, _ := onVersion(version)
-	on.ifMatch = nil // objects are never replaced: the one there is the one seen
-	return s.deleteVersion(ctx, key, full, on, version)
+// remove deletes the version that was seen. Without a version id it needs no
+// condition: objects are never replaced, so the one there is the one seen.
+func (s *S3) remove(ctx context.Context, key, full string, seen headed) error {
+	if seen.id != "" {
+		return s.deleteVersion(ctx, key, full, condition{versionID: &seen.id}, seen.Version)
+	}
+	out, err := s.collect.DeleteObject(as(ctx, KindDelete, ClassFree), &s3.DeleteObjectInput{Bucket: &s.target.bucket, Key: &full})
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return s.explain(ctx, call{"delete", key, s.collect, rightDelete}, err)
+	}
+	if !aws.ToBool(out.DeleteMarker) {
+		return nil
+	}
+	// Put before the bucket had versions: so far it is only hidden. The marker
+	// goes last, as what it hides would show again.
+	for _, id := range []*string{aws.String("null"), out.VersionId} {
+		if err := s.deleteVersion(ctx, key, full, condition{versionID: id}, aws.ToString(id)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -58,10 +58,14 @@ func (s *S3) Requests() []RequestCount {
 		}
 		return true
 	})
+	sortCounts(all)
+	return all
+}
+
+func sortCounts(all []RequestCount) {
 	slices.SortFunc(all, func(a, b RequestCount) int {
 		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Cause, b.Cause), cmp.Compare(a.Class, b.Class))
 	})
-	return all
 }
 
 // retryBudget lets requests be repeated only in proportion to those that went

@@ -32,7 +32,7 @@ func (s *S3) Move(ctx context.Context, from, to string) error {
 	}
 	m := moving{s: s, from: from, to: to, fullFrom: fullFrom, fullTo: fullTo}
 	var err error
-	m.source, m.etag, err = s.headETag(ctx, s.collect, from, fullFrom, "")
+	m.source, err = s.head(ctx, s.collect, from, fullFrom, "")
 	if errors.Is(err, ErrNotFound) {
 		return m.moved(ctx, err)
 	}
@@ -47,7 +47,7 @@ func (s *S3) Move(ctx context.Context, from, to string) error {
 		return m.moved(ctx, fmt.Errorf("%w: %w", ErrNotFound, err))
 	}
 	if err == nil {
-		err = s.remove(ctx, from, fullFrom, m.source.Version)
+		err = s.remove(ctx, from, fullFrom, m.source)
 	}
 	return m.wrap(err)
 }
@@ -60,8 +60,7 @@ type moving struct {
 	s                *S3
 	from, to         string
 	fullFrom, fullTo string
-	source           Object
-	etag             string // the source's
+	source           headed
 }
 
 func (m *moving) wrap(err error) error {
@@ -84,19 +83,19 @@ func (m *moving) moved(ctx context.Context, missing error) error {
 // copied looks whether the target holds the source's bytes: ErrNotFound when
 // it is missing, ErrExists when it holds others.
 func (m *moving) copied(ctx context.Context) error {
-	target, etag, err := m.s.headETag(ctx, m.s.collect, m.to, m.fullTo, "")
+	target, err := m.s.head(ctx, m.s.collect, m.to, m.fullTo, "")
 	if err != nil {
 		return err
 	}
 	if m.source.Size != target.Size {
 		return fmt.Errorf("%s: %w", m.to, ErrExists)
 	}
-	if target.Size == 0 || m.etag != "" && m.etag == etag {
+	if target.Size == 0 || m.source.etag != "" && m.source.etag == target.etag {
 		return nil
 	}
 	// ETags differ, too, of objects that were put in other parts or under other
 	// keys of encryption.
-	same, err := m.sameBytes(ctx, target)
+	same, err := m.sameBytes(ctx, target.Object)
 	if err != nil {
 		return fmt.Errorf("compare with %s: %w", m.to, err)
 	}

@@ -95,7 +95,8 @@ func (p *putting) send(ctx context.Context) (Object, error) {
 // created describes an object just put, whose time the server does not tell.
 func (s *S3) created(ctx context.Context, key, full string, size int64, version string) (Object, error) {
 	if version == "" {
-		return s.head(ctx, s.read, key, full, "")
+		h, err := s.head(ctx, s.read, key, full, "")
+		return h.Object, err
 	}
 	return Object{Key: key, Size: size, Version: version}, nil
 }
@@ -133,7 +134,7 @@ func (p *putting) settle(ctx context.Context) (Object, error) {
 	if !same {
 		return Object{}, fmt.Errorf("put %s: %w", p.key, ErrExists)
 	}
-	return o, nil
+	return o.Object, nil
 }
 
 // sameStream compares two streams of one length.

@@ -26,9 +26,10 @@ const (
 
 // Words of rights, as bucket policies have them.
 const (
-	rightGet  = "s3:GetObject (s3:GetObjectVersion where the bucket has versions, s3:ListBucket to tell what is missing)"
-	rightPut  = "s3:PutObject"
-	rightList = "s3:ListBucket"
+	rightGet    = "s3:GetObject (s3:GetObjectVersion where the bucket has versions, s3:ListBucket to tell what is missing)"
+	rightPut    = "s3:PutObject"
+	rightList   = "s3:ListBucket (s3:ListBucketVersions where the bucket has versions)"
+	rightDelete = "s3:DeleteObject and s3:DeleteObjectVersion"
 )
 
 // condition is how a version is asked for.
@@ -75,47 +76,49 @@ func (s *S3) Head(ctx context.Context, key, version string) (Object, error) {
 	if err != nil {
 		return Object{}, err
 	}
-	return s.head(ctx, s.read, key, full, version)
+	h, err := s.head(ctx, s.read, key, full, version)
+	return h.Object, err
 }
 
 // errAppeared: a HEAD found nothing, and a GET right after it did.
 var errAppeared = errors.New("it appeared just now")
 
-// head asks for an object's properties with the credentials of a role.
-func (s *S3) head(ctx context.Context, r s3Role, key, full, version string) (Object, error) {
-	o, _, err := s.headETag(ctx, r, key, full, version)
-	return o, err
+// headed is what a HEAD tells.
+type headed struct {
+	Object
+	etag string
+	id   string // version id; "null" for what was put while versioning was off, empty where it always was
 }
 
-// headETag is head, with the ETag in each case.
-func (s *S3) headETag(ctx context.Context, r s3Role, key, full, version string) (Object, string, error) {
-	o, etag, err := s.headOnce(ctx, r, key, full, version)
+// head asks for an object's properties with the credentials of a role.
+func (s *S3) head(ctx context.Context, r s3Role, key, full, version string) (headed, error) {
+	h, err := s.headOnce(ctx, r, key, full, version)
 	if errors.Is(err, errAppeared) {
 		return s.headOnce(ctx, r, key, full, version)
 	}
-	return o, etag, err
+	return h, err
 }
 
-func (s *S3) headOnce(ctx context.Context, r s3Role, key, full, version string) (Object, string, error) {
+func (s *S3) headOnce(ctx context.Context, r s3Role, key, full, version string) (headed, error) {
 	on, ok := onVersion(version)
 	if !ok {
-		return Object{}, "", notThatVersion("head", key, version)
+		return headed{}, notThatVersion("head", key, version)
 	}
 	out, err := r.HeadObject(as(ctx, KindHead, ClassGet), &s3.HeadObjectInput{
 		Bucket: &s.target.bucket, Key: &full, VersionId: on.versionID, IfMatch: on.ifMatch,
 	})
 	if err != nil {
-		return Object{}, "", s.headFailed(ctx, call{"head", key, r, rightGet}, full, version, err)
+		return headed{}, s.headFailed(ctx, call{"head", key, r, rightGet}, full, version, err)
 	}
-	etag := aws.ToString(out.ETag)
-	if on.ifMatch != nil && etag != version {
-		return Object{}, "", notThatVersion("head", key, version) // the server ignored If-Match
+	h := headed{etag: aws.ToString(out.ETag), id: aws.ToString(out.VersionId)}
+	if on.ifMatch != nil && h.etag != version {
+		return headed{}, notThatVersion("head", key, version) // the server ignored If-Match
 	}
-	o := Object{Key: key, Size: aws.ToInt64(out.ContentLength), Version: versionOf(out.VersionId, out.ETag), Modified: aws.ToTime(out.LastModified)}
-	if o.Version == "" || out.ContentLength == nil {
-		return Object{}, "", fmt.Errorf("head %s: the answer has no ETag or no length", key)
+	h.Object = Object{Key: key, Size: aws.ToInt64(out.ContentLength), Version: versionOf(out.VersionId, out.ETag), Modified: aws.ToTime(out.LastModified)}
+	if h.Version == "" || out.ContentLength == nil {
+		return headed{}, fmt.Errorf("head %s: the answer has no ETag or no length", key)
 	}
-	return o, etag, nil
+	return h, nil
 }
 
 // headFailed explains a HEAD that failed. Its 404 has no body to say whether
