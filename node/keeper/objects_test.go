@@ -429,3 +429,31 @@ func TestRowOfAnEmptiedRootComesToAnEnd(t *testing.T) {
 		})
 	}
 }
+
+// A pack that a rolled-back state forgot goes once its files are known to stand
+// in their bucket, whose times are cut to the second; with another object in
+// the place of one it is kept.
+func TestGarbageWhoseOriginalsAreObjects(t *testing.T) {
+	for _, replaced := range []bool{false, true} {
+		t.Run(fmt.Sprintf("replaced: %v", replaced), func(t *testing.T) {
+			w := newWorld(t)
+			w.noDelete = true
+			b := w.inBucket(objectstest.Plain)
+			w.object(b, "/data", "a")
+			w.rollBack(w.pack, func() {})
+			key := w.meta.View().Uploads()[0].Key
+			if replaced {
+				b.Put("a", "CONTENT of a", uploaded.Add(time.Hour))
+			}
+			w.clock.advance(25 * time.Hour)
+			w.once(nil)
+			w.clock.advance(8 * 24 * time.Hour)
+			w.once(nil)
+			if replaced {
+				w.wantKeys(key)
+			} else {
+				w.wantKeys()
+			}
+		})
+	}
+}

@@ -208,15 +208,19 @@ func (o *original) unlisted(info source.Info) string {
 	if info.Size != row.Size {
 		return fmt.Sprintf("the file has %d bytes, the row lists %d", info.Size, row.Size)
 	}
-	var unit time.Duration
-	if t, ok := o.src.Rows.(interface{ TimePrecision() time.Duration }); ok {
-		unit = t.TimePrecision()
-	}
-	if info.Modified(row.ModTime, unit) {
+	if info.Modified(row.ModTime, precision(o.src.Rows)) {
 		return fmt.Sprintf("the file was modified at %s, the row lists %s",
 			info.ModTime.Format(time.RFC3339Nano), row.ModTime.Format(time.RFC3339Nano))
 	}
 	return ""
+}
+
+// precision returns the unit of a table's time column; 0: it is exact.
+func precision(t source.Table) time.Duration {
+	if t, ok := t.(interface{ TimePrecision() time.Duration }); ok {
+		return t.TimePrecision()
+	}
+	return 0
 }
 
 // judge reads the quarantined file and removes it if it is what was archived.

@@ -21,8 +21,8 @@ type Info struct {
 // Modified reports whether the file was modified at another time than a row
 // lists, whose column keeps times in units of `unit`. Times that differ by less
 // than what both have been cut to are equal.
-func (i Info) Modified(listed time.Time, unit time.Duration) bool {
-	return i.ModTime.Sub(listed).Abs() >= max(unit, 1)+i.TimeUnit
+func (a Info) Modified(listed time.Time, unit time.Duration) bool {
+	return a.ModTime.Sub(listed).Abs() >= max(unit, 1)+a.TimeUnit
 }
 
 // same reports whether a and b describe one version of one file.
