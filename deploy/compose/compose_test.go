@@ -18,7 +18,6 @@ import (
 
 // file is as much of the compose format as we use; any other key is refused.
 type file struct {
-	Name     string
 	Node     service `yaml:"x-node"`
 	Services map[string]service
 	Volumes  map[string]*struct{}
