@@ -39,6 +39,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		Cache:      n.cacheStatus(),
 		StoreCalls: map[string]int64{},
 		Pauses:     n.pauses(),
+		Pace:       throttleStatus(n.pace.Status()),
 	}
 	counts := n.store.Counts()
 	for _, kind := range store.Kinds() {
