@@ -157,7 +157,7 @@ func validateMapping(key string, s Source) error {
 	}
 	found := s.Mapping(name).Validate()
 	all := []error{found}
-	if joined, ok := found.(interface{ Unwrap() []error }); ok { //nolint:errorlint // what errors.Join made, not what it wraps
+	if joined, ok := found.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
 	}
 	var errs []error
