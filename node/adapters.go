@@ -126,17 +126,22 @@ func originalError(err error) error {
 	return err
 }
 
-// storeCollector shows the requests made of the store.
+// storeCollector shows the requests made of the store. Where the store counts
+// what it really sends, each attempt and part, that is shown; else its calls.
 type storeCollector struct{ store *store.Counted }
 
 var (
-	storeRequests = prometheus.NewDesc("des_store_requests_total", "Requests made of the object store, by kind.", []string{"kind"}, nil)
-	storeErrors   = prometheus.NewDesc("des_store_errors_total", "Requests of the object store that returned an error.", nil, nil)
-	storeBytes    = prometheus.NewDesc("des_store_bytes_total", "Bytes moved to (put) and from (get) the object store.", []string{"kind"}, nil)
+	storeRequests = prometheus.NewDesc("des_store_requests_total",
+		"Requests sent to the object store, by kind, what they were for, and class of cost (put, get, free).",
+		[]string{"kind", "cause", "class"}, nil)
+	storeCalls  = prometheus.NewDesc("des_store_calls_total", "Calls of the object store, by kind; each is one or more requests.", []string{"kind"}, nil)
+	storeErrors = prometheus.NewDesc("des_store_errors_total", "Calls of the object store that returned an error.", nil, nil)
+	storeBytes  = prometheus.NewDesc("des_store_bytes_total", "Bytes moved to (put) and from (get) the object store.", []string{"kind"}, nil)
 )
 
 func (c storeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- storeRequests
+	ch <- storeCalls
 	ch <- storeErrors
 	ch <- storeBytes
 }
@@ -145,9 +150,12 @@ func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
 	show := func(d *prometheus.Desc, value int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), labels...)
 	}
+	for _, r := range c.store.Requests() {
+		show(storeRequests, r.Count, r.Kind.String(), r.Cause, r.Class.String())
+	}
 	counts := c.store.Counts()
 	for _, kind := range store.Kinds() {
-		show(storeRequests, counts.Of(kind), kind.String())
+		show(storeCalls, counts.Of(kind), kind.String())
 	}
 	show(storeErrors, counts.Failed)
 	show(storeBytes, counts.BytesPut, store.KindPut.String())

@@ -44,7 +44,8 @@ type Node struct {
 
 	meta      *raftmeta.Meta
 	store     *store.Counted
-	claimed   error // why the store could not be claimed at the start; nil: it is
+	uploads   store.Uploader // of store; nil: it has none
+	claimed   error          // why the store could not be claimed at the start; nil: it is
 	sources   []source.Source
 	governor  *pace.Governor
 	lags      []pace.LagFunc // how far the sources' replicas are behind

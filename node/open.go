@@ -74,6 +74,7 @@ func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) erro
 	if c, ok := s.(interface{ Close() error }); ok {
 		n.onClose(c.Close)
 	}
+	n.uploads, _ = s.(store.Uploader)
 	n.store = store.Count(s)
 	if err := metrics.Register(storeCollector{n.store}); err != nil {
 		return err
@@ -204,6 +205,7 @@ func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) er
 		DeleteGrace:  n.cfg.Archive.DeleteGrace,
 		MaxAttempts:  n.cfg.Archive.Attempts,
 		Pace:         n.pace.Work(pace.Delete),
+		Uploads:      n.uploads,
 		Logger:       n.log,
 		Registerer:   metrics,
 	})
@@ -252,6 +254,7 @@ func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
 		Files:      n.retriever,
 		Operator:   n,
 		Observer:   n,
+		Throttler:  n,
 		Node:       n.id.Node,
 		ShardBits:  func() uint8 { return n.meta.View().ShardBits() },
 		Ready:      n.checkReady,

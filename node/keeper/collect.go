@@ -112,6 +112,9 @@ func (k *Keeper) quarantine(ctx context.Context, u raftmeta.Upload) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", u.Key, err)
 	}
+	if err := k.abortUploads(ctx, u.Key); err != nil {
+		return fmt.Errorf("%s: %w", u.Key, err)
+	}
 	err = k.cfg.Store.Move(ctx, u.Key, q.place())
 	missing := errors.Is(err, store.ErrNotFound) // it was never uploaded
 	if err != nil && !missing {

@@ -80,6 +80,47 @@ func TestUploadThatNeverBeganIsForgotten(t *testing.T) {
 	}
 }
 
+// openUploads are the uploads that a store has open.
+type openUploads struct {
+	open    []store.Upload
+	aborted []string
+}
+
+func (o *openUploads) Uploads(_ context.Context, prefix string, f func(store.Upload) error) error {
+	for _, u := range o.open {
+		if strings.HasPrefix(u.Key, prefix) {
+			if err := f(u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *openUploads) Abort(_ context.Context, u store.Upload) error {
+	o.aborted = append(o.aborted, u.ID)
+	return nil
+}
+
+// What a cut upload left in parts is freed with the garbage it would have
+// become, not before, and nobody else's.
+func TestOpenUploadsOfGarbageAreAborted(t *testing.T) {
+	w := newWorld(t)
+	key := w.abandoned(nil)
+	uploads := &openUploads{open: []store.Upload{{Key: key, ID: "ours"}, {Key: key + ".more", ID: "longer"}, {Key: "other", ID: "foreign"}}}
+	with := func(c *Config) { c.Uploads = uploads }
+	w.clock.advance(23 * time.Hour)
+	w.once(with)
+	if len(uploads.aborted) > 0 {
+		t.Fatalf("aborted %q within a day", uploads.aborted)
+	}
+	w.clock.advance(2 * time.Hour)
+	w.once(with)
+	if !slices.Equal(uploads.aborted, []string{"ours"}) {
+		t.Errorf("aborted %q", uploads.aborted)
+	}
+}
+
 func TestUploadUnderALiveLeaseIsNotGarbage(t *testing.T) {
 	w := newWorld(t)
 	w.check(w.meta.WithLease(t.Context(), raftmeta.Job{Kind: raftmeta.JobPack}, func(ctx context.Context, l raftmeta.Lease) error {

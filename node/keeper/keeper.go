@@ -86,10 +86,11 @@ type Config struct {
 	// The zero value is no grace at all; node/config supplies 720 h.
 	DeleteGrace time.Duration
 
-	MaxAttempts      int           // refusals by the database until a row is FAILED; default 5
-	ScrubInterval    time.Duration // default 30 days
-	ScrubBytesPerDay int64         // default 256 GiB
-	Pace             Pacer         // of deletions; default: no limits
+	MaxAttempts      int            // refusals by the database until a row is FAILED; default 5
+	ScrubInterval    time.Duration  // default 30 days
+	ScrubBytesPerDay int64          // default 256 GiB
+	Uploads          store.Uploader // of Store; nil: it has no open uploads
+	Pace             Pacer          // of deletions; default: no limits
 
 	Workers       int           // jobs at once; default 2
 	DeleteWorkers int           // originals of one pack at once; default 4

@@ -213,3 +213,39 @@ func (c *Counted) Delete(ctx context.Context, key string) error {
 
 // ConditionalCreate passes on; it is no request.
 func (c *Counted) ConditionalCreate() bool { return c.inner.ConditionalCreate() }
+
+// class is what one call of a kind costs where it is one request.
+func (k Kind) class() Class {
+	switch k {
+	case KindGet, KindHead:
+		return ClassGet
+	case KindDelete:
+		return ClassFree
+	default:
+		return ClassPut
+	}
+}
+
+// Requests returns what the store itself counted, or, of one that does not,
+// each call as one request.
+func (c *Counted) Requests() []RequestCount {
+	if r, ok := c.inner.(Requester); ok {
+		return r.Requests()
+	}
+	var all []RequestCount
+	rest := c.Counts()
+	add := func(cause string, n Counts) {
+		for _, k := range Kinds() {
+			if v := n.Of(k); v > 0 {
+				all = append(all, RequestCount{Kind: k, Cause: cause, Class: k.class(), Count: v})
+			}
+		}
+	}
+	for cause, n := range c.Causes() {
+		add(cause, n)
+		rest = rest.Sub(n)
+	}
+	add("", rest)
+	sortCounts(all)
+	return all
+}
