@@ -124,8 +124,12 @@ func bucketRoot(ctx context.Context, check string, root source.Root, s config.So
 		}
 		g := finding{fmt.Sprintf("%s %s: %s", check, root, f.Check), probeResult(f.Level), f.Seen, f.Means, f.Set}
 		if f.Check == store.CheckRead && f.Level != store.LevelOK {
-			g.Means = "originals below it can't be packed, nor served before they are; without s3:ListBucket a vanished one looks like a forbidden one"
-			g.Set = "give the credentials of sources.*.s3.read deploy/s3/source-read.json"
+			g.Means = "originals below it can't be packed, nor served before they are"
+			g.Set = "correct the bucket in roots, and its endpoint, region and credentials in sources.*.s3"
+			if f.Level == store.LevelWarn {
+				g.Means = "a vanished original can't be told from a forbidden one, and is tried again and again"
+				g.Set = "give the credentials of sources.*.s3.read deploy/s3/source-read.json"
+			}
 		}
 		all = append(all, g)
 	}
