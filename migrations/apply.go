@@ -111,7 +111,7 @@ func (a *applying) section(ctx context.Context, s section) error {
 		return a.exec(ctx, s.sql...)
 	}
 	return pgx.BeginFunc(ctx, a.conn, func(pgx.Tx) error {
-		return a.exec(ctx, append([]string{"SET LOCAL lock_timeout = '10s'"}, s.sql...)...)
+		return a.exec(ctx, append([]string{"SET LOCAL lock_timeout = '3s'"}, s.sql...)...)
 	})
 }
 

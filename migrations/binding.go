@@ -1,6 +1,7 @@
 package migrations
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"slices"
@@ -105,7 +106,7 @@ func (b binding) exists() section {
 
 // reference finishes the reference table, which the steps have made.
 func (b binding) reference() []section {
-	return slices.Concat([]section{b.trigger()}, b.indexes(""))
+	return slices.Concat(b.trigger(), b.indexes(""))
 }
 
 func (b binding) referenceRollback() []rollback {
@@ -139,25 +140,35 @@ func (b binding) table() []section {
 		notice: "desnode: a view: its columns and indexes are not touched; `desnode source check` says what is missing",
 	}, b.columns()}
 	if b.o.Trigger {
-		s := b.trigger()
-		s.when = b.kind("r")
-		list = append(list, s)
+		for _, s := range b.trigger() {
+			s.when = "SELECT (" + b.kind("r") + ") AND (" + cmp.Or(s.when, "SELECT true") + ")"
+			list = append(list, s)
+		}
 	}
 	return append(list, b.indexes(b.kind("r"))...)
 }
 
+// columns adds the columns that are missing. Where none is, the table is not
+// locked: whoever waits for that lock holds up all who come behind.
 func (b binding) columns() section {
-	s := section{title: "the columns that desnode fills; a constant default rewrites nothing", when: b.kind("r")}
-	add := "ALTER TABLE " + b.customer.Relation + " ADD COLUMN IF NOT EXISTS "
-	s.sql = append(s.sql, add+b.customer.Columns[ColStatus]+" text NOT NULL DEFAULT "+quoteLiteral(b.customer.States[StateActive]))
+	add := "ADD COLUMN IF NOT EXISTS "
+	list := []string{add + b.customer.Columns[ColStatus] + " text NOT NULL DEFAULT " + quoteLiteral(b.customer.States[StateActive])}
+	names := []string{quoteLiteral(b.customer.ColumnNames[ColStatus])}
 	for _, word := range ArchiveColumns() {
 		column := add + b.customer.Columns[word] + " " + archiveTypes[word]
 		if word == ColVersion || word == ColAttempts {
 			column += " NOT NULL DEFAULT 0"
 		}
-		s.sql = append(s.sql, column)
+		list = append(list, column)
+		names = append(names, quoteLiteral(b.customer.ColumnNames[word]))
 	}
-	return s
+	return section{
+		title: "the columns that desnode fills; a constant default rewrites nothing",
+		when: fmt.Sprintf(`SELECT (%s) AND EXISTS (SELECT FROM unnest(ARRAY[%s]) AS want (name) WHERE NOT EXISTS (
+  SELECT FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = want.name AND NOT attisdropped))`,
+			b.kind("r"), strings.Join(names, ", "), quoteLiteral(b.customer.Relation)),
+		sql: []string{"ALTER TABLE " + b.customer.Relation + "\n  " + strings.Join(list, ",\n  ")},
+	}
 }
 
 func (b binding) tableRollback() []rollback {
@@ -176,28 +187,33 @@ func (b binding) tableRollback() []rollback {
 	}
 }
 
-func (b binding) trigger() section {
+// trigger makes the function anew each time, and the trigger, which locks the
+// table, once.
+func (b binding) trigger() []section {
 	function := b.ownFunction("transition")
-	return section{
-		title: "the trigger that refuses illegal changes of state",
+	return []section{{
+		title: "what the trigger that refuses illegal changes of state does",
 		sql: []string{
 			"CREATE OR REPLACE FUNCTION " + function + "() RETURNS trigger LANGUAGE plpgsql AS " +
 				dollarQuote("\n"+transitionOf(b.customer).render("table")+"\n"),
 			"REVOKE ALL ON FUNCTION " + function + "() FROM PUBLIC",
-			// Last in the alphabet, so that it judges what the customer's own triggers made.
-			fmt.Sprintf("CREATE OR REPLACE TRIGGER %s BEFORE UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
-				b.triggerName(), b.customer.Relation, function),
 		},
-	}
+	}, {
+		when: fmt.Sprintf("SELECT NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(%s) AND tgname = %s)",
+			quoteLiteral(b.customer.Relation), quoteLiteral(b.triggerName())),
+		// Last in the alphabet, so that it judges what the customer's own triggers made.
+		sql: []string{fmt.Sprintf("CREATE TRIGGER %s BEFORE UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
+			quoteIdentifier(b.triggerName()), b.customer.Relation, function)},
+	}}
 }
 
 func (b binding) triggerName() string {
-	return quoteIdentifier("zz_desnode_" + b.m.Source + "_transition")
+	return "zz_desnode_" + b.m.Source + "_transition"
 }
 
 func (b binding) dropTrigger() []string {
 	return []string{
-		fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", b.triggerName(), b.customer.Relation),
+		fmt.Sprintf("DROP TRIGGER IF EXISTS %s ON %s", quoteIdentifier(b.triggerName()), b.customer.Relation),
 		"DROP FUNCTION IF EXISTS " + b.ownFunction("transition") + "()",
 	}
 }

@@ -333,7 +333,7 @@ func (m Mapping) customer() Resolved {
 	}
 	for _, word := range words() {
 		own := word == ColStatus || slices.Contains(ArchiveColumns(), word)
-		if c := m.column(word); c != "" && !(m.Side && own) {
+		if c := m.column(word); c != "" && (!m.Side || !own) {
 			r.ColumnNames[word] = c
 		}
 	}

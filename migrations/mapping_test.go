@@ -27,7 +27,7 @@ func TestMappingValidate(t *testing.T) {
 		{"something behind a quote", migrations.Mapping{Source: "a", Table: `"public"docs`}, "no dot"},
 		{"an empty part", migrations.Mapping{Source: "a", Table: "public."}, "empty"},
 		{"a name too long", migrations.Mapping{Source: "a", Table: long}, "longer"},
-		{"an unknown word", migrations.Mapping{Source: "a", Table: "d", Columns: map[string]string{"nmae": "x"}}, `"nmae"`},
+		{"an unknown word", migrations.Mapping{Source: "a", Table: "d", Columns: map[string]string{"title": "x"}}, `"title"`},
 		{"an empty column", migrations.Mapping{Source: "a", Table: "d", Columns: map[string]string{"name": ""}}, "empty"},
 		{"a NUL", migrations.Mapping{Source: "a", Table: "d", Columns: map[string]string{"name": "a\x00"}}, "NUL"},
 		{"one column for two words that are written", migrations.Mapping{Source: "a", Table: "d", Columns: map[string]string{"des_name": "name"}}, "both column"},
@@ -129,7 +129,7 @@ func TestQuotingReadsBack(t *testing.T) {
 			if got := string(result[0].Rows[0][0]); got != s {
 				rt.Errorf("the word %q comes back as %q", s, got)
 			}
-			if got := string(result[0].FieldDescriptions[0].Name); got != s {
+			if got := result[0].FieldDescriptions[0].Name; got != s {
 				rt.Errorf("the name %q comes back as %q", s, got)
 			}
 		})

@@ -61,10 +61,12 @@ func planFor(m Mapping, o ScriptOptions) (plan, error) {
 		p.rollback = b.tableRollback()
 	}
 	p.after = append(append([]section{roles(o)}, p.after...), b.grants()...)
-	p.rollback = append(p.rollback, rollback{"what all sources of this database share; after the last of them",
+	p.rollback = append(p.rollback, rollback{
+		"what all sources of this database share; after the last of them",
 		[]string{
 			dropOwned(), "DROP SCHEMA IF EXISTS desnode CASCADE",
-		}}, rollback{"the roles, which are the whole server's; after the last database", []string{dropRoles()}})
+		},
+	}, rollback{"the roles, which are the whole server's; after the last database", []string{dropRoles()}})
 	return p, nil
 }
 
@@ -147,7 +149,7 @@ func (s section) psql(b *strings.Builder) {
 		fmt.Fprintf(b, "SELECT (%s) AS desnode_do \\gset\n\\if :desnode_do\n", s.when)
 	}
 	if !s.alone && len(s.sql) > 0 {
-		b.WriteString("BEGIN;\nSET LOCAL lock_timeout = '10s';\n")
+		b.WriteString("BEGIN;\nSET LOCAL lock_timeout = '3s';\n")
 	}
 	for _, sql := range s.sql {
 		b.WriteString(sql)

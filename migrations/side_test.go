@@ -183,11 +183,13 @@ func TestSidePlansPruneArms(t *testing.T) {
 	}{
 		{
 			"marked", "SELECT id FROM desnode.docs WHERE status = 'MARKED' AND des_hash BETWEEN 0 AND 67108863 ORDER BY des_hash, id LIMIT 100",
-			[]string{"entry_marked", "docs_pkey"}, []string{"Append", "Seq Scan", "entry_packed"},
+			[]string{"entry_marked", "docs_pkey"},
+			[]string{"Append", "Seq Scan", "entry_packed"},
 		},
 		{
 			"packed", "SELECT id FROM desnode.docs WHERE status = 'PACKED' AND des_pack = decode(repeat('01', 16), 'hex') ORDER BY id LIMIT 100",
-			[]string{"entry_packed", "docs_pkey"}, []string{"Append", "Seq Scan", "entry_marked"},
+			[]string{"entry_packed", "docs_pkey"},
+			[]string{"Append", "Seq Scan", "entry_marked"},
 		},
 		{
 			"one served name", "SELECT id FROM desnode.docs WHERE des_name = 'n5'", []string{"entry_served_name"}, []string{"Seq Scan"},
@@ -200,7 +202,8 @@ func TestSidePlansPruneArms(t *testing.T) {
 		},
 		{
 			"an update by ids", "UPDATE desnode.docs AS t SET des_claim = 'c' WHERE status = 'PACKED' AND id = ANY ('{1,2,3}')",
-			[]string{"docs_pkey", "entry_pkey"}, []string{"Seq Scan", "Append"},
+			[]string{"docs_pkey", "entry_pkey"},
+			[]string{"Seq Scan", "Append"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -29,7 +29,8 @@ func stages() []stage {
 			migrations.Mapping{Source: "docs", Table: "docs", States: map[string]string{
 				"ACTIVE": "A", "MARKED": "M", "PACKED": "P", "DELETED_SOURCE": "D", "FAILED": "F",
 			}},
-			"public.docs", map[string]string{"ACTIVE": "A", "MARKED": "M", "PACKED": "P", "DELETED_SOURCE": "D", "FAILED": "F"},
+			"public.docs",
+			map[string]string{"ACTIVE": "A", "MARKED": "M", "PACKED": "P", "DELETED_SOURCE": "D", "FAILED": "F"},
 		},
 	}
 }

@@ -80,17 +80,6 @@ func databaseOf(t *testing.T, s *dev.Postgres) string {
 	return u.String()
 }
 
-// as returns the URL of a connection as another user.
-func as(t *testing.T, dbURL, user string) string {
-	t.Helper()
-	u, err := url.Parse(dbURL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.User(user)
-	return u.String()
-}
-
 func connect(t *testing.T, dbURL string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dbURL)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/datavision/desnode/migrations"
+	"github.com/datavision/desnode/node"
 	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/node/source"
 )
@@ -84,7 +85,7 @@ func (a *app) runSourceInit(cmd *cobra.Command, f *initFlags, args []string) err
 		return usage("--apply executes, --file writes: choose one")
 	}
 	f.options.Delete = c.Archive.DeleteSource
-	m := sourceMapping(name, s)
+	m := s.Mapping(name)
 	if !f.apply {
 		script, err := migrations.InitScript(m, f.options)
 		if err != nil {
@@ -244,21 +245,7 @@ func postgresSource(c config.Config, args []string) (string, config.Source, erro
 	return args[0], s, nil
 }
 
-// sourceMapping is the mapping of a configured source.
-func sourceMapping(name string, s config.Source) migrations.Mapping {
-	m := s.Mapping(name)
-	m.Generated = s.Generated()
-	return m
-}
-
 // postgresConfig is how this node opens a configured source.
 func postgresConfig(name string, s config.Source, c config.Config) source.PostgresConfig {
-	cfg := source.PostgresConfig{Mapping: sourceMapping(name, s), URL: s.URL, URLs: map[source.Role]string{}}
-	for role, u := range s.URLs {
-		cfg.URLs[source.Role(role)] = u
-	}
-	for _, role := range c.Roles() {
-		cfg.Roles = append(cfg.Roles, source.Role(role))
-	}
-	return cfg
+	return node.PostgresConfig(name, s, c)
 }

@@ -65,23 +65,7 @@ func scenarios(t *testing.T) []scenario {
 // TestContractScenarios runs every scenario of docs/contract.md as it stands
 // there, against a real Postgres and a real node.
 func TestContractScenarios(t *testing.T) {
-	if testing.Short() {
-		t.Skip("-short leaves out Postgres")
-	}
-	dir, err := os.MkdirTemp("", "desnode-contract-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	server, err := dev.StartPostgres(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	server := contractServer(t)
 	list := scenarios(t)
 	if len(list) < 6 {
 		t.Fatalf("%d scenarios in docs/contract.md", len(list))
@@ -102,6 +86,29 @@ func TestContractScenarios(t *testing.T) {
 			}
 		})
 	}
+}
+
+// contractServer starts a Postgres for one test.
+func contractServer(t *testing.T) *dev.Postgres {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short leaves out Postgres")
+	}
+	dir, err := os.MkdirTemp("", "desnode-contract-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	server, err := dev.StartPostgres(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
 }
 
 // contractWorld is what one scenario runs in.

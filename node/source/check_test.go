@@ -16,8 +16,18 @@ const checkDDL = `CREATE TABLE docs (id bigint PRIMARY KEY, title text NOT NULL 
  modified_at timestamptz NOT NULL, status varchar(20) NOT NULL DEFAULT 'ACTIVE', tenant int NOT NULL DEFAULT 1, secret text);
 INSERT INTO docs SELECT i, 'n' || i, '/' || i, 1, now() FROM generate_series(1, 3) i;`
 
+// checkViewDDL is a view over such a table, with all that desnode fills.
+const checkViewDDL = `ALTER TABLE docs ADD des_cluster bytea, ADD des_name text UNIQUE, ADD des_shard int, ADD des_hash bigint, ADD des_pack bytea,
+ ADD des_sha256 bytea, ADD des_claim text, ADD archive_version bigint NOT NULL DEFAULT 0, ADD marked_at timestamptz, ADD packed_at timestamptz,
+ ADD source_deleted_at timestamptz, ADD last_archive_attempt_at timestamptz, ADD archive_attempts int NOT NULL DEFAULT 0, ADD archive_error text;
+CREATE INDEX ON docs (id) WHERE status = 'ACTIVE'; CREATE INDEX ON docs (des_hash, id) WHERE status = 'MARKED';
+CREATE INDEX ON docs (des_pack, id) WHERE status = 'PACKED'; CREATE INDEX ON docs (id) WHERE archive_error IS NOT NULL;
+CREATE VIEW shown AS SELECT id, title AS label, path, size, modified_at, status, tenant, des_cluster, des_name, des_shard, des_hash, des_pack, des_sha256,
+ des_claim, archive_version, marked_at, packed_at, source_deleted_at, last_archive_attempt_at, archive_attempts, archive_error FROM docs`
+
 var (
 	checkTable = migrations.Mapping{Source: "docs", Table: "docs", Columns: map[string]string{"name": "title"}, Filter: "t.tenant = 1"}
+	checkView  = migrations.Mapping{Source: "docs", Table: "shown", Columns: map[string]string{"name": "label"}, Filter: "t.tenant = 1"}
 	checkSide  = migrations.Mapping{Source: "docs", Table: "docs", Columns: map[string]string{"name": "title"}, Filter: "t.tenant = 1", Side: true}
 )
 
@@ -28,6 +38,9 @@ func checked(t *testing.T, m migrations.Mapping, scope source.CheckScope, spoil 
 	db := database(t)
 	conn := connect(t, db)
 	run(t, conn, checkDDL)
+	if m.Table == checkView.Table {
+		run(t, conn, checkViewDDL)
+	}
 	if _, err := migrations.Apply(t.Context(), db, m, migrations.ScriptOptions{Login: true, Delete: scope.Delete, Trigger: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +101,7 @@ func TestCheckFindsNothingInWhatInitMade(t *testing.T) {
 UPDATE docs SET status = 'MARKED', archive_version = 1, des_name = title, des_hash = 1, des_shard = 1, des_cluster = decode(repeat('00', 16), 'hex'), marked_at = now() WHERE id > 1;
 UPDATE docs SET status = 'PACKED', des_pack = decode(repeat('00', 16), 'hex'), des_sha256 = decode(repeat('00', 32), 'hex'), packed_at = now() WHERE id > 2`},
 		{"a partial unique index that covers the filter", checkTable, "ALTER TABLE docs DROP CONSTRAINT docs_title_key; CREATE UNIQUE INDEX ON docs (title) WHERE tenant = 1"},
+		{"an updatable view", checkView, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, scope := range []source.CheckScope{{}, {Delete: true}} {
@@ -138,6 +152,8 @@ func TestCheckFinds(t *testing.T) {
 		{"names unique with another column only", checkTable, "ALTER TABLE docs DROP CONSTRAINT docs_title_key; CREATE UNIQUE INDEX ON docs (title, tenant)", fail + "UNIQUE name", nil},
 		{"paths twice", checkTable, "ALTER TABLE docs DROP CONSTRAINT docs_path_key", fail + "UNIQUE path", nil},
 		{"paths twice in the side", checkSide, "ALTER TABLE docs DROP CONSTRAINT docs_path_key", fail + "UNIQUE path", nil},
+		{"names twice below a view", checkView, "ALTER TABLE docs DROP CONSTRAINT docs_title_key", fail + "UNIQUE name", nil},
+		{"a view that takes no updates", checkView, "CREATE OR REPLACE VIEW shown AS SELECT DISTINCT id, title AS label, path, size, modified_at, status, tenant, des_cluster, des_name, des_shard, des_hash, des_pack, des_sha256, des_claim, archive_version, marked_at, packed_at, source_deleted_at, last_archive_attempt_at, archive_attempts, archive_error FROM docs", fail + `"public"."shown": takes no updates`, nil},
 		{"served names twice", checkTable, "DROP INDEX desnode_docs_des_name", fail + "UNIQUE des_name", nil},
 		{"no index of the marked", checkTable, "DROP INDEX desnode_docs_marked", warn + "index for MARKED", nil},
 		{"no index of the active", checkTable, "DROP INDEX desnode_docs_active", warn + "index for ACTIVE", nil},
