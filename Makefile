@@ -10,13 +10,14 @@ LINT     := $(GO) tool -modfile=.ci/tools/go.mod golangci-lint
 REDOCLY  := @redocly/cli@2.77.0
 FUZZTIME ?= 60s
 ENGINE   ?= docker
+OUTAGE   ?= 1m
 KILL     ?= -kills 50 -files 10000
 
 # What one node of the developer's environment does: mark, pack, keep, in any
 # combination; empty: it only serves reads.
 WORK     ?= mark,pack,keep
 
-.PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test clean
+.PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test outage-test clean
 .PHONY: dev-up dev-node dev-mark dev-pack dev-keep dev-read image compose-e2e
 
 help: ## list the targets
@@ -86,6 +87,9 @@ compose-e2e: ## run deploy/compose where a container engine is: archive, read ba
 	@command -v '$(ENGINE)' >/dev/null || { echo "compose-e2e needs a container engine, and there is no $(ENGINE) here; ENGINE=podman names another" >&2; exit 1; }
 	@$(MAKE) image
 	ENGINE='$(ENGINE)' deploy/compose/e2e
+
+outage-test: test-deps ## take Postgres and S3 away from a node for OUTAGE (1m) at a time, and check that nothing is lost
+	$(GO) test ./chaos/outage -count=1 -v -timeout 40m -outage $(OUTAGE)
 
 check: lint build test ## what CI runs: lint, build, test, a short fuzz and a short kill test
 	.ci/fuzz 3s

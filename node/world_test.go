@@ -79,7 +79,7 @@ func startServers() (stop func() int) {
 
 func (w *realServers) start() error {
 	pg, s3 := filepath.Join(w.dir, "pg"), filepath.Join(w.dir, "s3")
-	err := errors.Join(os.Chmod(w.dir, 0o755), os.Mkdir(pg, 0o750), os.Mkdir(s3, 0o750)) //nolint:gosec // Postgres runs as another user
+	err := errors.Join(os.Chmod(w.dir, 0o755), os.Mkdir(pg, 0o750), os.Mkdir(s3, 0o750))
 	if err == nil {
 		w.pg, err = dev.StartPostgres(context.Background(), pg)
 	}

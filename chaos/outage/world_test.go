@@ -95,7 +95,7 @@ func environ() []string {
 
 func (w *world) command(program string, args ...string) {
 	w.t.Helper()
-	cmd := exec.CommandContext(w.t.Context(), program, args...) //nolint:gosec // our own binary and go
+	cmd := exec.CommandContext(w.t.Context(), program, args...)
 	cmd.Env = environ()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		w.t.Fatalf("%s %s: %v\n%s", program, strings.Join(args, " "), err, out)
@@ -105,7 +105,7 @@ func (w *world) command(program string, args ...string) {
 // startNode starts the node and waits until it is ready; it ends with the test.
 func (w *world) startNode() {
 	w.t.Helper()
-	cmd := exec.CommandContext(context.WithoutCancel(w.t.Context()), w.bin, //nolint:gosec // our own binary
+	cmd := exec.CommandContext(context.WithoutCancel(w.t.Context()), w.bin,
 		"--config", filepath.Join(w.dir, "desnode.yaml"), "start")
 	cmd.Env = environ()
 	stderr, err := cmd.StderrPipe()
@@ -153,7 +153,7 @@ func tail(s string, n int) string { return s[max(0, len(s)-n):] }
 func (w *world) add(prefix string, n int) (names []string) {
 	w.t.Helper()
 	old := time.Now().Add(-100 * 24 * time.Hour).Truncate(time.Second)
-	random := rand.New(rand.NewPCG(1, uint64(len(w.files)))) //nolint:gosec // content, not a secret
+	random := rand.New(rand.NewPCG(1, uint64(len(w.files))))
 	rows := make([][]any, 0, n)
 	for i := range n {
 		name := fmt.Sprintf("%s/%05d", prefix, i)
@@ -269,7 +269,7 @@ func (w *world) readers(names []string, count int) (stop func() []answer) {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				// A read that has begun is waited for.
-				a := w.read(w.t.Context(), names[rand.IntN(len(names))]) //nolint:gosec // a choice, not a secret
+				a := w.read(w.t.Context(), names[rand.IntN(len(names))])
 				mu.Lock()
 				all = append(all, a)
 				mu.Unlock()
