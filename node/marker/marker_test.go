@@ -397,6 +397,7 @@ type memoryTable struct {
 	mu     sync.Mutex
 	active []source.Row
 	marks  []time.Time
+	named  []string // what was marked, by the served name
 }
 
 func (m *memoryTable) Eligible(_ context.Context, _ time.Time, after string, limit int) ([]source.Row, error) {
@@ -420,6 +421,7 @@ func (m *memoryTable) Mark(_ context.Context, rows []source.Row, mk source.Marki
 	for i := range moved {
 		moved[i] = true
 		m.marks = append(m.marks, mk.At)
+		m.named = append(m.named, rows[i].DesName)
 	}
 	return moved, nil
 }
