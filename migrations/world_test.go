@@ -68,7 +68,13 @@ func database(t *testing.T) string {
 	return databaseOf(t, server)
 }
 
-func databaseOf(t *testing.T, s *dev.Postgres) string {
+// benchDatabase is database for benchmarks.
+func benchDatabase(b *testing.B) string {
+	b.Helper()
+	return databaseOf(b, server)
+}
+
+func databaseOf(t testing.TB, s *dev.Postgres) string {
 	t.Helper()
 	name := fmt.Sprintf("test%d", databases.Add(1))
 	exec1(t, connect(t, s.URL), "CREATE DATABASE "+name)
@@ -80,7 +86,7 @@ func databaseOf(t *testing.T, s *dev.Postgres) string {
 	return u.String()
 }
 
-func connect(t *testing.T, dbURL string) *pgx.Conn {
+func connect(t testing.TB, dbURL string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), dbURL)
 	if err != nil {
@@ -95,14 +101,14 @@ func connect(t *testing.T, dbURL string) *pgx.Conn {
 }
 
 // exec1 runs SQL, several statements if need be, and fails the test on an error.
-func exec1(t *testing.T, conn *pgx.Conn, sql string) {
+func exec1(t testing.TB, conn *pgx.Conn, sql string) {
 	t.Helper()
 	if err := try(t, conn, sql); err != nil {
 		t.Fatalf("%v\n%s", err, sql)
 	}
 }
 
-func try(t *testing.T, conn *pgx.Conn, sql string) error {
+func try(t testing.TB, conn *pgx.Conn, sql string) error {
 	t.Helper()
 	_, err := conn.PgConn().Exec(t.Context(), sql).ReadAll()
 	return err
