@@ -198,9 +198,9 @@ func (s spot) key() string { return s.root.Key + s.rest }
 // longest prefix. A path that begins with none is taken relative to the root
 // when there is only one.
 func findSpot(roots []Root, path string) (spot, error) {
-	outside := fmt.Errorf("%q: %w", path, ErrOutside)
+	outside := func() error { return fmt.Errorf("%q: %w", path, ErrOutside) }
 	if path == "" || strings.IndexByte(path, 0) >= 0 {
-		return spot{}, outside
+		return spot{}, outside()
 	}
 	var best spot
 	longest := -1
@@ -211,7 +211,7 @@ func findSpot(roots []Root, path string) (spot, error) {
 	}
 	if longest < 0 {
 		if len(roots) != 1 || !relative(path) {
-			return spot{}, outside
+			return spot{}, outside()
 		}
 		best = spot{root: roots[0], rest: roots[0].slashed(path)}
 	}
@@ -224,7 +224,7 @@ func findSpot(roots []Root, path string) (spot, error) {
 	}
 	best.rest = strings.TrimLeft(best.rest, "/")
 	if !filepath.IsLocal(best.rest) || climbsLocally(best.rest) || filepath.Clean(best.rest) == "." {
-		return spot{}, outside
+		return spot{}, outside()
 	}
 	return best, nil
 }

@@ -185,3 +185,19 @@ func TestFindSpotNeverLeadsOut(t *testing.T) {
 		}
 	})
 }
+
+// What finding a file's root costs each opening.
+func BenchmarkFindSpot(b *testing.B) {
+	roots := parseRoots(b, "/mnt/docs", "/mnt/docs/deep => /mnt/other", "/data => s3://b/data", "/data/local => /mnt/local",
+		"s3://raw/in", "//server/share => /mnt/share", `\\win\share => /mnt/win`, "invoices => s3://b/i")
+	for _, path := range []string{"/data/2024/05/06/scan-4711.tif", `\\win\share\2024\05\06\scan-4711.tif`} {
+		b.Run(path, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := findSpot(roots, path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
