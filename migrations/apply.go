@@ -54,7 +54,8 @@ func Apply(ctx context.Context, url string, m Mapping, o ScriptOptions) (notices
 			return nil, err
 		}
 	}
-	return a.notices, a.all(ctx, p.after)
+	err = a.all(ctx, p.after)
+	return a.notices, err
 }
 
 // turn takes the lock that lets one script or Apply run at a time, until conn

@@ -142,6 +142,24 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
+// A view is not altered, and the operator is told so.
+func TestApplyOnAView(t *testing.T) {
+	db := database(t)
+	conn := connect(t, db)
+	exec1(t, conn, "CREATE TABLE base (id int PRIMARY KEY, name text, path text, size int, modified_at timestamptz, status text, des_cluster bytea, des_name text, "+
+		"des_shard int, des_hash bigint, des_pack bytea, des_sha256 bytea, des_claim text, archive_version bigint, marked_at timestamptz, packed_at timestamptz, "+
+		"source_deleted_at timestamptz, last_archive_attempt_at timestamptz, archive_attempts int, archive_error text); CREATE VIEW docs AS SELECT * FROM base")
+	before := one(t, conn, "SELECT count(*) FROM pg_index WHERE indrelid = 'base'::regclass")
+	notices, err := migrations.Apply(t.Context(), db, migrations.Mapping{Source: "docs", Table: "docs"}, migrations.ScriptOptions{Trigger: true})
+	if err != nil || len(notices) != 1 || !strings.Contains(notices[0], "a view") {
+		t.Errorf("%q, %v", notices, err)
+	}
+	if after := one(t, conn, "SELECT count(*) FROM pg_index WHERE indrelid = 'base'::regclass"); after != before {
+		t.Errorf("%s indexes, there were %s", after, before)
+	}
+	exec1(t, conn, "SET ROLE desnode_marker; UPDATE docs SET des_hash = 1; RESET ROLE")
+}
+
 // What a failed CREATE INDEX CONCURRENTLY leaves is made anew.
 func TestScriptMendsBrokenIndexes(t *testing.T) {
 	db := database(t)

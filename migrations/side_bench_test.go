@@ -19,11 +19,7 @@ func BenchmarkSideView(b *testing.B) {
 	}
 	const rows = 200000
 	db := benchDatabase(b)
-	conn, err := pgx.Connect(b.Context(), db)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.Close(b.Context())
+	conn := connect(b, db)
 	spread := strings.Replace(sideMark, "des_hash = 7", "des_hash = id * 2654435761 % 4294967296", 1)
 	for i, sql := range []string{
 		fmt.Sprintf(sideDDL, "bigint", "timestamptz"),
