@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
-	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/node/store/storetest"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -297,16 +295,6 @@ func (w *world) row(name string) source.Row {
 	return source.Row{}
 }
 
-// object reads one pack from the store.
-type object struct {
-	w *world
-	p *raftmeta.Pack
-}
-
-func (o object) Fetch(ctx context.Context, off, n int64) (io.ReadCloser, error) {
-	return o.w.store.Get(ctx, o.p.Copies[0].Key, o.p.Copies[0].Version, off, n)
-}
-
 // locate finds the live record of name with the highest seq.
 func (w *world) locate(ctx context.Context, name string) (*raftmeta.Pack, *desformat.Header, desformat.Location, error) {
 	hash := desformat.HashName(name)
@@ -342,15 +330,6 @@ func (w *world) locate(ctx context.Context, name string) (*raftmeta.Pack, *desfo
 		return nil, nil, place, fmt.Errorf("%s: %w", name, ErrNotFound)
 	}
 	return pack, header, place, nil
-}
-
-func o2bytes(ctx context.Context, f desformat.Fetcher, off, n int64) ([]byte, error) {
-	r, err := f.Fetch(ctx, off, n)
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(r)
-	return b, errors.Join(err, r.Close())
 }
 
 // Find is the world's Finder.
@@ -510,125 +489,4 @@ func (w *world) AddPack(_ context.Context, p raftmeta.Pack) (added *raftmeta.Pac
 		return nil, err
 	}
 	return added, nil
-}
-
-type worldView struct{ w *world }
-
-func (v worldView) Applied() uint64 {
-	v.w.mu.Lock()
-	defer v.w.mu.Unlock()
-	if v.w.behind {
-		return v.w.index - 1
-	}
-	return v.w.index
-}
-
-func (v worldView) Leases() []raftmeta.Lease {
-	v.w.mu.Lock()
-	defer v.w.mu.Unlock()
-	return slices.Collect(maps.Values(v.w.leases))
-}
-
-func (v worldView) Packs() iter.Seq[*raftmeta.Pack] {
-	v.w.mu.Lock()
-	defer v.w.mu.Unlock()
-	return slices.Values(slices.Collect(maps.Values(v.w.packs)))
-}
-
-type faultyStore struct{ w *world }
-
-func (s faultyStore) Put(ctx context.Context, key string, body store.Body, size int64) (o store.Object, err error) {
-	s.w.mu.Lock()
-	_, announced := s.w.uploads[key]
-	s.w.mu.Unlock()
-	if !announced {
-		s.w.t.Errorf("object %s is sent before it was announced", key)
-	}
-	err = s.w.do("put", func() (err error) {
-		o, err = s.w.store.Put(ctx, key, body, size)
-		return err
-	})
-	return o, err
-}
-
-func (s faultyStore) Head(ctx context.Context, key, version string) (o store.Object, err error) {
-	err = s.w.do("head", func() (err error) {
-		o, err = s.w.store.Head(ctx, key, version)
-		return err
-	})
-	return o, err
-}
-
-type faultySpool struct {
-	spoolFile
-	w *world
-}
-
-func (f *faultySpool) WriteAt(b []byte, off int64) (n int, err error) {
-	err = f.w.do("write", func() (err error) {
-		n, err = f.spoolFile.WriteAt(b, off)
-		return err
-	})
-	return n, err
-}
-
-func (f *faultySpool) Sync() error { return f.w.do("sync", f.spoolFile.Sync) }
-
-type faultyRows struct {
-	source.Table
-	w *world
-}
-
-func (r *faultyRows) Backlog(ctx context.Context, bits uint8, due source.Due) (b []source.Bucket, err error) {
-	err = r.w.do("backlog", func() (err error) {
-		b, err = r.Table.Backlog(ctx, bits, due)
-		return err
-	})
-	return b, err
-}
-
-func (r *faultyRows) Marked(ctx context.Context, rng desformat.Range, after source.After, due source.Due, limit int) (rows []source.Row, err error) {
-	err = r.w.do("list", func() (err error) {
-		rows, err = r.Table.Marked(ctx, rng, after, due, limit)
-		return err
-	})
-	return rows, err
-}
-
-// hookedFiles lets a test change files while they are packed.
-type hookedFiles struct {
-	source.Originals
-	w      *world
-	opened func(path string)               // after a file was opened
-	read   func(path string, offset int64) // before each read
-}
-
-func (h *hookedFiles) Open(ctx context.Context, path string) (o source.Original, err error) {
-	err = h.w.do("open", func() (err error) {
-		o, err = h.Originals.Open(ctx, path)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if h.opened != nil {
-		h.opened(path)
-	}
-	return &hookedFile{Original: o, h: h, path: path}, nil
-}
-
-type hookedFile struct {
-	source.Original
-	h      *hookedFiles
-	path   string
-	offset int64
-}
-
-func (f *hookedFile) Read(p []byte) (int, error) {
-	if f.h.read != nil {
-		f.h.read(f.path, f.offset)
-	}
-	n, err := f.Original.Read(p)
-	f.offset += int64(n)
-	return n, err
 }
