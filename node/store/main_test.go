@@ -44,4 +44,11 @@ func (w withServer) run() (code int, err error) {
 	return code, testServer.Stop()
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withServer{m}) }
+// TestMain lets toxiproxy leave its own goroutines behind: it does, where one
+// end of a slowed connection is closed.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(withServer{m},
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2.(*ToxicLink).write"),
+		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"))
+}

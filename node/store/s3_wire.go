@@ -48,8 +48,8 @@ var errBreaker = errors.New("too many requests failed; it is asked again in a fe
 // store is back.
 const (
 	breakerRate     = 0.5
-	breakerRequests = 20
-	breakerPeriod   = 10 * time.Second
+	breakerRequests = 10
+	breakerPeriod   = 30 * time.Second
 	breakerDelay    = 3 * time.Second
 )
 
@@ -70,6 +70,7 @@ func newWire(c S3Config, client *http.Client) *wire {
 		client: client, read: c.ReadTimeout, write: c.WriteTimeout, stall: c.Stall, observe: c.Observe,
 		breaker: circuitbreaker.NewBuilder[any]().
 			WithFailureRateThreshold(breakerRate, breakerRequests, breakerPeriod).
+			WithSuccessThreshold(1).
 			WithDelay(breakerDelay).
 			OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
 				c.Logger.Warn("requests to the store", "breaker", e.NewState.String(), "was", e.OldState.String())
