@@ -23,7 +23,7 @@ func (p *Postgres) tallies(ctx context.Context, op string, build func(*pgQueries
 		v := &params{}
 		key, where := build(q, v)
 		modified := q.col(migrations.ColModifiedAt)
-		return request{"SELECT " + key + ", count(*), sum(greatest(" + q.size + ", 0))::bigint, " +
+		return request{"SELECT " + key + ", count(*), " + sumOf("greatest("+q.size+", 0)") + ", " +
 			q.modified.instant("min("+modified+")") + ", " + q.modified.instant("max("+modified+")") + q.from(where) + " GROUP BY 1", *v}
 	}, func(q *pgQueries, c pgCells) (keyed, error) {
 		k, err := scanKeyed(q, c)
@@ -67,7 +67,7 @@ func (p *Postgres) Counts(ctx context.Context) (map[State]Tally, error) {
 // Pending counts the MARKED and the FAILED rows by their partial indexes.
 func (p *Postgres) Pending(ctx context.Context) (marked, failed Tally, err error) {
 	found, err := collect(ctx, p, call{RoleReader, "count the pending", p.cfg.ScanTimeout}, func(q *pgQueries) request {
-		sums := ", count(*), coalesce(sum(greatest(" + q.size + ", 0)), 0)::bigint"
+		sums := ", count(*), coalesce(" + sumOf("greatest("+q.size+", 0)") + ", 0)"
 		return request{"SELECT 'm'" + sums + q.from(q.is(Marked)) +
 			" UNION ALL SELECT 'f'" + sums + q.from(q.is(Failed)+" AND "+q.col(migrations.ColError)+" IS NOT NULL"), nil}
 	}, scanKeyed)
@@ -200,3 +200,7 @@ func (q *pgQueries) retry(which Selection, after string, at time.Time) request {
 func (p *Postgres) Register(context.Context, []File) ([]Registered, error) {
 	return nil, p.wrap("register", errors.ErrUnsupported)
 }
+
+// sumOf sums up a number that somebody else's table holds: what is more than
+// a bigint can hold counts as that.
+func sumOf(expr string) string { return "least(sum(" + expr + "), 9223372036854775807)::bigint" }

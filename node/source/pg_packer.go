@@ -35,8 +35,8 @@ func (p *Postgres) Backlog(ctx context.Context, bits uint8, d Due) ([]Bucket, er
 	}
 	return collect(ctx, p, call{RolePacker, op, 0}, func(q *pgQueries) request {
 		v := &params{}
-		sql := fmt.Sprintf("SELECT %s >> %d, count(*), sum(least(%s, %s))::bigint, min(%s)", q.col(migrations.ColHash),
-			desformat.MaxRangeBits-int(bits), q.size, v.integer(rowCap), q.col(migrations.ColMarkedAt))
+		sql := fmt.Sprintf("SELECT %s >> %d, count(*), %s, min(%s)", q.col(migrations.ColHash),
+			desformat.MaxRangeBits-int(bits), sumOf("least("+q.size+", "+v.integer(rowCap)+")"), q.col(migrations.ColMarkedAt))
 		return request{sql + q.from(q.is(Marked)+q.due(v, d)) + " GROUP BY 1 ORDER BY 1", *v}
 	}, func(_ *pgQueries, c pgCells) (b Bucket, err error) {
 		prefix, err := c.integer(0)

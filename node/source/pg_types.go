@@ -165,7 +165,8 @@ func (t timeType) bounds(at time.Time) (from, to *string) {
 
 // unreadable is the condition that the column holds no time that desnode keeps.
 func (t timeType) unreadable(sql string) string {
-	return fmt.Sprintf("coalesce(NOT (%s BETWEEN '%s' AND '%s'), true)", sql, t.literal(firstTime), t.literal(lastTime))
+	return fmt.Sprintf("coalesce(NOT (%[1]s BETWEEN '%[2]s'::%[4]s AND '%[3]s'::%[4]s), true)", sql,
+		t.literal(firstTime), t.literal(lastTime), t.cast)
 }
 
 // literal writes a time as the column's type reads it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/datavision/desnode/deploy/dev"
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/migrations"
 	"github.com/datavision/desnode/node/source"
@@ -52,14 +53,29 @@ func number(n int) string { return fmt.Sprint(n) }
 
 func same(column string) string { return column }
 
+// mappingNamed is the shape's mapping, for a source of that name unless it has
+// one.
+func (s pgShape) mappingNamed(name string) migrations.Mapping {
+	m := s.mapping
+	m.Source = cmp.Or(m.Source, name)
+	return m
+}
+
 // newWorld makes the database of a shape.
 func newWorld(t testing.TB, shape pgShape) *pgWorld {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("-short leaves out Postgres")
+	}
+	return newWorldOn(t, server, shape)
+}
+
+func newWorldOn(t testing.TB, s *dev.Postgres, shape pgShape) *pgWorld {
+	t.Helper()
 	w := shape.world
-	w.url = database(t)
+	w.url = databaseOf(t, s)
 	w.conn = connect(t, w.url)
-	w.mapping = shape.mapping
-	w.mapping.Source = cmp.Or(w.mapping.Source, "files")
+	w.mapping = shape.mappingNamed("files")
 	w.side = w.mapping.Side
 	if shape.ddl != "" {
 		run(t, w.conn, shape.ddl)
