@@ -159,9 +159,12 @@ func (m *moving) copy(ctx context.Context) error {
 		return m.copyParts(ctx)
 	}
 	source, ifMatch := m.copySource()
-	_, err := m.s.collect.CopyObject(as(ctx, KindMove, ClassPut), &s3.CopyObjectInput{
-		Bucket: &m.s.target.bucket, Key: &m.fullTo, CopySource: &source, CopySourceIfMatch: ifMatch, IfNoneMatch: aws.String("*"),
-	})
+	in := &s3.CopyObjectInput{Bucket: &m.s.target.bucket, Key: &m.fullTo, CopySource: &source, CopySourceIfMatch: ifMatch, IfNoneMatch: aws.String("*")}
+	_, err := m.s.collect.CopyObject(as(ctx, KindMove, ClassPut), in)
+	if unsupported(err) { // a server that copies, but not on condition: the key was seen to be free
+		in.IfNoneMatch = nil
+		_, err = m.s.collect.CopyObject(as(ctx, KindMove, ClassPut), in)
+	}
 	return err
 }
 
