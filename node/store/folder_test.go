@@ -270,7 +270,7 @@ func TestOpenURL(t *testing.T) {
 	}{
 		{"file://" + dir + "/a", ""},
 		{"file://localhost" + dir + "/b%20c", ""},
-		{"gs://bucket/prefix", `scheme "s3" is not supported`},
+		{"gs://bucket/prefix", `scheme "gs" is not supported`},
 		{dir, `scheme "" is not supported`},
 		{"file://relative/path", "want the form file:///absolute/folder"},
 		{"file:relative", "want the form file:///absolute/folder"},
