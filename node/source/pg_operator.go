@@ -67,7 +67,7 @@ func (p *Postgres) Counts(ctx context.Context) (map[State]Tally, error) {
 // Pending counts the MARKED and the FAILED rows by their partial indexes.
 func (p *Postgres) Pending(ctx context.Context) (marked, failed Tally, err error) {
 	found, err := collect(ctx, p, call{RoleReader, "count the pending", p.cfg.ScanTimeout}, func(q *pgQueries) request {
-		sums := ", count(*), coalesce(" + sumOf("greatest("+q.size+", 0)") + ", 0)"
+		sums := ", count(*), " + sumOf("greatest("+q.size+", 0)")
 		return request{"SELECT 'm'" + sums + q.from(q.is(Marked)) +
 			" UNION ALL SELECT 'f'" + sums + q.from(q.is(Failed)+" AND "+q.col(migrations.ColError)+" IS NOT NULL"), nil}
 	}, scanKeyed)
@@ -202,5 +202,8 @@ func (p *Postgres) Register(context.Context, []File) ([]Registered, error) {
 }
 
 // sumOf sums up a number that somebody else's table holds: what is more than
-// a bigint can hold counts as that.
-func sumOf(expr string) string { return "least(sum(" + expr + "), 9223372036854775807)::bigint" }
+// a bigint can hold counts as that. Of no rows it is 0, which least would take
+// for the larger.
+func sumOf(expr string) string {
+	return "least(coalesce(sum(" + expr + "), 0), 9223372036854775807)::bigint"
+}
