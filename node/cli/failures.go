@@ -81,7 +81,7 @@ func writeFailed(w io.Writer, page api.FailedPage) error {
 	t := newTable(w)
 	t.row("SOURCE", "STATE", "ATTEMPTS", "LAST", "CODE", "NAME", "WHAT HAPPENED")
 	for _, r := range page.Rows {
-		t.row(printable(r.Source), printable(r.State), r.Attempts, formatTime(r.LastAttempt), printable(r.Code), printable(r.Name), printable(r.Text))
+		t.row(printable(r.Source), printable(r.State), r.Attempts, formatTime(r.LastAttempt), printable(r.Code), shortened(r.Name), shortened(r.Text))
 	}
 	if page.Next != "" {
 		t.row("there are more: raise --limit")

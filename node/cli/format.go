@@ -76,6 +76,22 @@ func printable(s string) string {
 	return s
 }
 
+// maxCell is how much of a name or message a table shows, in characters. Names
+// that can't be archived may be of any length.
+const maxCell = 120
+
+// shortened returns text from outside for a cell of a table: printable, and with its
+// middle left out when it is long. -o json has it whole.
+func shortened(s string) string {
+	s = printable(s)
+	r := []rune(s)
+	if len(r) <= maxCell {
+		return s
+	}
+	half := maxCell/2 - 1
+	return string(r[:half]) + "…" + string(r[len(r)-half:])
+}
+
 // count writes "1 file" and "2 files".
 func count(n int64, noun string) string {
 	if n != 1 {

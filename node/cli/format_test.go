@@ -2,6 +2,7 @@ package cli
 
 import (
 	"math"
+	"strings"
 	"testing"
 )
 
@@ -31,5 +32,21 @@ func TestPrintableKeepsATerminalSafe(t *testing.T) {
 		if got := printable(s); got != want {
 			t.Errorf("%q: got %s, want %s", s, got, want)
 		}
+	}
+}
+
+func TestLongTextsAreCutInTables(t *testing.T) {
+	for _, c := range []struct{ name, text, want string }{
+		{"short", "a/b", "a/b"},
+		{"not printable", "a\nb", `"a\nb"`},
+		{"as long as may be", strings.Repeat("ż", maxCell), strings.Repeat("ż", maxCell)},
+		{"long", "begin" + strings.Repeat("ż", 5000) + "end", "begin" + strings.Repeat("ż", 54) + "…" + strings.Repeat("ż", 56) + "end"},
+		{"long and not printable", strings.Repeat("\n", 5000), `"` + strings.Repeat(`\n`, 29) + "…" + strings.Repeat(`\n`, 29) + `"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := shortened(c.text); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
 	}
 }
