@@ -1,7 +1,6 @@
 package node
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -9,16 +8,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/source/hostiletest"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -203,105 +201,71 @@ func cfgRows(n *Node, name string) source.Table {
 	return n.sources[i].Rows
 }
 
-// Rows that nobody should list: each ends FAILED with its code, the others are
-// archived, and nothing outside of the roots is read.
+// Rows and files that mean harm, in a customer's table without one constraint:
+// each ends FAILED with its code, the others are archived, and nothing outside
+// of the roots is read.
 func TestHostileRows(t *testing.T) {
 	r := newReal(t)
-	secret := filepath.Join(t.TempDir(), "secret")
-	writeFile(t, secret, "secret")
-	if err := os.Chtimes(secret, old, old); err != nil {
-		t.Fatal(err)
-	}
-	for link, target := range map[string]string{"link-out": secret, "link-up": "../../../etc/hostname"} {
-		if err := os.Symlink(target, filepath.Join(r.folder, link)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(syscall.Mkfifo(filepath.Join(r.folder, "fifo"), 0o600), os.Mkdir(filepath.Join(r.folder, "folder"), 0o750)); err != nil {
-		t.Fatal(err)
-	}
-	device := "/dev/null"
-	if err := unix.Mknod(filepath.Join(r.folder, "device"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))); err == nil {
-		device = filepath.Join(r.folder, "device")
-	}
-	r.exec(r.sql, `CREATE TABLE hostile (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, label text, name text, path text, size bigint, modified_at timestamptz, status text DEFAULT 'ACTIVE', checksum text)`)
-	cfg := r.config(config.Source{Table: "public.hostile", Columns: map[string]string{"checksum": "checksum"}, URLs: r.roles()})
-	cfg.Archive.Attempts = 1
+	h := hostiletest.Plant(t, r.folder)
+	r.exec(r.sql, `CREATE TABLE hostile (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, path text,
+ size bigint, modified_at timestamptz, status text DEFAULT 'ACTIVE', checksum bytea, content_type text)`)
 	r.exec(r.sql, `CREATE UNIQUE INDEX ON hostile (name)`)
+	roots := make([]string, 0, len(h.Roots))
+	for _, root := range h.Roots {
+		roots = append(roots, root.String())
+	}
+	cfg := r.config(config.Source{
+		Table: "public.hostile", Columns: map[string]string{"checksum": "checksum", "content_type": "content_type"},
+		URLs: r.roles(), Roots: roots,
+	})
+	cfg.Archive.Attempts = 1
 	r.prepare(cfg)
-	good := r.file("good", "good")
-	sql := `'; DROP TABLE hostile; --`
-	type row struct {
-		label, want      string
-		name, path, size any
-		modified         any
-		checksum         any
-	}
-	rows := []row{
-		{label: "climbing name", name: "../../etc/passwd", want: "invalid-name"},
-		{label: "control character", name: "a\nb", want: "invalid-name"},
-		{label: "5000 bytes", name: strings.Repeat("x", 5000), want: "invalid-name"},
-		{label: "bidirectional override", name: "a\u202eb", want: "invalid-name"},
-		{label: "empty name", name: "", want: "invalid-name"},
-		{label: "no name", name: nil, want: "invalid-name"},
-		{label: "no path", name: "no path", path: nil, want: "invalid-path"},
-		{label: "no size", name: "no size", size: nil, want: "invalid-row"},
-		{label: "no time", name: "no time", modified: nil, want: "invalid-row"},
-		{label: "negative size", name: "negative", size: -1, want: "invalid-row"},
-		{label: "SQL", name: sql, path: sql, want: "no-file"},
-		{label: "outside", name: "outside", path: secret, size: 6, want: "invalid-path"},
-		{label: "climbing path", name: "climbing", path: r.folder + "/../../../../etc/hostname", want: "invalid-path"},
-		{label: "link out", name: "link out", path: r.folder + "/link-out", size: 6, want: "invalid-path"},
-		{label: "link up", name: "link up", path: r.folder + "/link-up", want: "invalid-path"},
-		{label: "FIFO", name: "fifo", path: r.folder + "/fifo", want: "not-regular"},
-		{label: "device", name: "device", path: device, want: "not-regular"},
-		{label: "folder", name: "folder", path: r.folder + "/folder", want: "not-regular"},
-		{label: "nothing there", name: "gone", path: r.folder + "/gone", want: "no-file"},
-		{label: "other size", name: "other size", size: 5, want: "changed"},
-		{label: "other time", name: "other time", modified: old.AddDate(0, 0, -1), want: "changed"},
-		{label: "other checksum", name: "other checksum", checksum: strings.Repeat("ab", 32), want: "checksum-mismatch"},
-	}
-	if device == "/dev/null" {
-		rows = slices.DeleteFunc(rows, func(r row) bool { return r.label == "device" }) // no right to make one
-	}
-	for _, x := range rows {
-		for _, d := range []struct {
-			value  *any
-			usual  any
-			absent string // the row that goes without
-		}{{&x.path, good, "no path"}, {&x.size, 4, "no size"}, {&x.modified, old, "no time"}} {
-			if *d.value == nil && x.label != d.absent {
-				*d.value = d.usual
-			}
+	planted := map[int64]hostiletest.Case{}
+	for _, c := range h.Cases {
+		values := map[string]any{
+			"name": c.Name, "path": c.Path, "size": c.Size, "modified_at": c.Modified, "checksum": c.SHA256, "content_type": nil,
 		}
-		r.exec(r.sql, `INSERT INTO hostile (label, name, path, size, modified_at, checksum) VALUES ($1, $2, $3, $4, $5, $6)`,
-			x.label, x.name, x.path, x.size, x.modified, x.checksum)
+		if c.Content != "" {
+			values["content_type"] = c.Content
+		}
+		for _, column := range c.Null {
+			values[column] = nil
+		}
+		var id int64
+		err := r.sql.QueryRow(t.Context(), `INSERT INTO hostile (name, path, size, modified_at, checksum, content_type)
+ VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`, values["name"], values["path"], values["size"],
+			values["modified_at"], values["checksum"], values["content_type"]).Scan(&id)
+		switch {
+		case err == nil:
+			planted[id] = c
+		case !c.Refusable:
+			t.Errorf("%s: the table refuses it: %v", c.What, err)
+		}
 	}
-	sum := sha256.Sum256([]byte("good"))
-	r.exec(r.sql, `INSERT INTO hostile (label, name, path, size, modified_at, checksum) VALUES ('good', 'good', $1, 4, $2, $3)`, good, old, fmt.Sprintf("%x", sum))
-	accessed := func() unix.Timespec {
-		var st unix.Stat_t
-		if err := unix.Stat(secret, &st); err != nil {
+	if len(planted) < 60 {
+		t.Fatalf("the table took %d rows only", len(planted))
+	}
+	n, _ := start(t, cfg)
+	n.testArchive(t)
+	for id, c := range planted {
+		var state, failure string
+		err := r.sql.QueryRow(t.Context(), "SELECT status, coalesce(archive_error, '') FROM hostile WHERE id = $1", id).Scan(&state, &failure)
+		if err != nil {
 			t.Fatal(err)
 		}
-		return st.Atim
-	}
-	before := accessed()
-	n, _ := start(t, cfg)
-	if last := n.testArchive(t); last.Packed != 1 || last.Failed != int64(len(rows)) {
-		t.Errorf("archived: %+v, want 1 packed and %d failed", last, len(rows))
-	}
-	for _, x := range rows {
-		var status, text string
-		err := r.sql.QueryRow(t.Context(), "SELECT status, coalesce(archive_error, '') FROM hostile WHERE label = $1", x.label).Scan(&status, &text)
-		if code, _, _ := strings.Cut(text, ":"); err != nil || status != "FAILED" || code != x.want {
-			t.Errorf("%s: %s, %q, %v; want FAILED, %s", x.label, status, text, err, x.want)
+		code, _, _ := strings.Cut(failure, ":")
+		if c.Code != "" {
+			if state != string(source.Failed) || code != c.Code {
+				t.Errorf("%s: %s %q, want FAILED %q", c.What, state, failure, c.Code)
+			}
+			continue
+		}
+		if state != string(source.Packed) {
+			t.Errorf("%s: %s %q, want PACKED", c.What, state, failure)
+		}
+		if status, _, got := n.get(t, c.Name); status != http.StatusOK || got != c.Body || hostiletest.Secret([]byte(got)) {
+			t.Errorf("%s: %d %q, want %q", c.What, status, got, c.Body)
 		}
 	}
-	if status, _, got := n.get(t, "good"); status != http.StatusOK || got != "good" {
-		t.Errorf("good: %d %q", status, got)
-	}
-	if after := accessed(); after != before {
-		t.Error("a file outside of the roots was read")
-	}
+	h.Untouched()
 }

@@ -19,11 +19,11 @@ func check(row source.Row) (code, text string) {
 	if err := desformat.CheckName(row.DesName); err != nil {
 		return source.CodeInvalidName, err.Error()
 	}
-	if text := checkColumns(row); text != "" {
-		return source.CodeInvalidRow, text
-	}
 	if text := checkPath(row.Path); text != "" {
 		return source.CodeInvalidPath, text
+	}
+	if text := checkColumns(row); text != "" {
+		return source.CodeInvalidRow, text
 	}
 	return "", ""
 }
@@ -33,6 +33,8 @@ func check(row source.Row) (code, text string) {
 func checkColumns(row source.Row) string {
 	n := len(row.ID)
 	switch {
+	case row.Problem != "":
+		return row.Problem
 	case n == 0 || n > maxID:
 		return fmt.Sprintf("the id is %d bytes long, allowed are 1 to %d", n, maxID)
 	case !utf8.ValidString(row.ID):

@@ -2,6 +2,7 @@ package marker
 
 import (
 	"context"
+	"math"
 
 	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
@@ -25,7 +26,7 @@ func (r *round) mark(ctx context.Context, rows []source.Row) error {
 		want := pace.Want{First: rows[0].Size}
 		for _, row := range rows {
 			want.Files++
-			want.Bytes += row.Size
+			want.Bytes += min(row.Size, math.MaxInt64-want.Bytes)
 		}
 		grant, err := r.cfg.Pace.Take(ctx, want)
 		if err != nil {

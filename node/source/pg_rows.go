@@ -58,8 +58,10 @@ func (p *Postgres) scanRow(q *pgQueries, c pgCells) (Row, error) {
 		r.problem("its status is %q, which is no mapped state", c.text(cellState))
 	}
 	var err error
-	if r.Size, err = c.integer(cellSize); err != nil || r.Size < 0 {
+	if r.Size, err = c.integer(cellSize); err != nil {
 		r.Size = -1
+	}
+	if r.Size < 0 {
 		r.problem("it has no size, or a negative one")
 	}
 	for i, column := range map[int]string{cellName: "name", cellPath: "path"} {

@@ -230,7 +230,7 @@ func (w *World) columns() {
 	add(Case{What: "another time", Size: full, Modified: w.written.Add(time.Hour), Code: source.CodeChanged}, body)
 	add(Case{What: "a time before all time", Size: full, Modified: time.Date(1700, 1, 1, 0, 0, 0, 0, time.UTC), Code: source.CodeChanged}, body)
 	add(Case{What: "another checksum", Size: full, SHA256: bytes.Repeat([]byte{7}, 32), Code: source.CodeChecksum}, body)
-	add(Case{What: "a checksum that is none", Size: full, SHA256: []byte("short"), Code: source.CodeChecksum, Refusable: true}, body)
+	add(Case{What: "a checksum that is none", Size: full, SHA256: []byte("short"), Code: source.CodeInvalidRow, Refusable: true}, body)
 	for _, column := range []string{"name", "path", "size", "modified_at"} {
 		code := source.CodeInvalidRow
 		switch column {
