@@ -81,7 +81,8 @@ func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 // rows of what was archived long ago.
 type rowCount struct {
 	eligible source.Tally
-	pending  source.Tally // eligible and MARKED
+	pending  source.Tally // eligible and MARKED; one that is marked meanwhile may count twice
+	sure     source.Tally // likewise, but such a one may not count at all
 	failed   source.Tally
 	packs    packCount
 }
@@ -116,20 +117,36 @@ func (n *Node) countRows(ctx context.Context) (c rowCount, err error) {
 		}
 	}
 	for _, s := range n.sources {
-		eligible, _, err := s.Rows.EligibleTally(ctx, before)
-		if err != nil {
+		if err := c.addPending(ctx, s.Rows, before); err != nil {
 			return c, fmt.Errorf("source %s: %w", s.Name, err)
 		}
-		marked, failed, err := s.Rows.Pending(ctx)
-		if err != nil {
-			return c, fmt.Errorf("source %s: %w", s.Name, err)
-		}
-		add(&c.eligible, eligible)
-		add(&c.pending, eligible)
-		add(&c.pending, marked)
-		add(&c.failed, failed)
 	}
 	return c, nil
+}
+
+// addPending counts the pending rows of one source. Rows go on being marked
+// while it looks, so it looks at the MARKED ones before and after the ACTIVE
+// ones: a run must neither end too early nor tell more than it did.
+func (c *rowCount) addPending(ctx context.Context, rows source.OperatorRows, before time.Time) error {
+	markedBefore, _, err := rows.Pending(ctx)
+	if err != nil {
+		return err
+	}
+	eligible, _, err := rows.EligibleTally(ctx, before)
+	if err != nil {
+		return err
+	}
+	marked, failed, err := rows.Pending(ctx)
+	if err != nil {
+		return err
+	}
+	add(&c.eligible, eligible)
+	add(&c.pending, eligible)
+	add(&c.pending, marked)
+	add(&c.sure, eligible)
+	add(&c.sure, markedBefore)
+	add(&c.failed, failed)
+	return nil
 }
 
 // archiveRun follows one run from its first count on.
@@ -149,12 +166,12 @@ func (r *archiveRun) event(now rowCount) api.ArchiveEvent {
 	failedBytes := max(0, now.failed.Bytes-r.begin.failed.Bytes)
 	e := api.ArchiveEvent{
 		Marked:     max(0, r.begin.eligible.Rows-now.eligible.Rows),
-		Packed:     max(0, r.begin.pending.Rows-now.pending.Rows-failed, now.packs.live-r.begin.packs.live),
+		Packed:     max(0, r.begin.sure.Rows-now.pending.Rows-failed, now.packs.live-r.begin.packs.live),
 		Failed:     failed,
-		Bytes:      max(0, r.begin.pending.Bytes-now.pending.Bytes-failedBytes, now.packs.bytes-r.begin.packs.bytes),
+		Bytes:      max(0, r.begin.sure.Bytes-now.pending.Bytes-failedBytes, now.packs.bytes-r.begin.packs.bytes),
 		Packs:      max(0, now.packs.packs-r.begin.packs.packs),
-		TotalRows:  r.begin.pending.Rows,
-		TotalBytes: r.begin.pending.Bytes,
+		TotalRows:  r.begin.sure.Rows,
+		TotalBytes: r.begin.sure.Bytes,
 	}
 	// Rows may have come since.
 	e.TotalRows = max(e.TotalRows, e.Packed+e.Failed+now.pending.Rows)

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"context"
 	"testing"
+	"time"
 
 	"github.com/datavision/desnode/node/api"
 	"github.com/datavision/desnode/node/source"
@@ -9,7 +11,7 @@ import (
 
 func TestProgressOfAnArchiveRun(t *testing.T) {
 	rows := func(n int64) source.Tally { return source.Tally{Rows: n, Bytes: 10 * n} }
-	begin := rowCount{eligible: rows(80), pending: rows(100), failed: rows(7), packs: packCount{packs: 3, live: 1000, bytes: 10000}}
+	begin := rowCount{eligible: rows(80), pending: rows(100), sure: rows(100), failed: rows(7), packs: packCount{packs: 3, live: 1000, bytes: 10000}}
 	cases := []struct {
 		name string
 		now  rowCount
@@ -46,5 +48,43 @@ func TestProgressOfAnArchiveRun(t *testing.T) {
 				t.Errorf("got  %+v\nwant %+v", got, tc.want)
 			}
 		})
+	}
+}
+
+// movingRows marks one row between two looks.
+type movingRows struct {
+	source.OperatorRows
+	active, marked int64
+	moveBefore     int // the look before which the row moves, from 1
+	looks          int
+}
+
+func (m *movingRows) look() {
+	if m.looks++; m.looks == m.moveBefore {
+		m.active, m.marked = m.active-1, m.marked+1
+	}
+}
+
+func (m *movingRows) Pending(context.Context) (marked, failed source.Tally, err error) {
+	m.look()
+	return source.Tally{Rows: m.marked, Bytes: m.marked}, failed, nil
+}
+
+func (m *movingRows) EligibleTally(context.Context, time.Time) (eligible, young source.Tally, err error) {
+	m.look()
+	return source.Tally{Rows: m.active, Bytes: m.active}, young, nil
+}
+
+// TestRowsThatAreMarkedWhileTheyAreCounted: whenever a row moves, the run goes
+// on while there is a pending row and never tells more than there were.
+func TestRowsThatAreMarkedWhileTheyAreCounted(t *testing.T) {
+	for moveBefore := range 5 {
+		var c rowCount
+		if err := c.addPending(t.Context(), &movingRows{active: 3, marked: 4, moveBefore: moveBefore}, time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		if c.pending.Rows < 7 || c.sure.Rows > 7 || c.sure.Rows < 6 || c.sure.Bytes != c.sure.Rows {
+			t.Errorf("moved before look %d: %+v, want 7 pending at least and 7 surely at most", moveBefore, c)
+		}
 	}
 }
