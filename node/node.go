@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -192,7 +191,7 @@ func (n *Node) work(ctx context.Context) error {
 	}
 	close(n.ready)
 	n.log.InfoContext(ctx, "node ready", "http", n.HTTPAddr(), "cluster", n.id.Cluster.String(),
-		"store", redacted(n.cfg.Store.URL), "work", n.cfg.Work, "seconds", time.Since(n.started).Seconds())
+		"store", config.Redacted(n.cfg.Store.URL), "work", n.cfg.Work, "seconds", time.Since(n.started).Seconds())
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return n.retriever.Run(ctx) })
 	parts.Go(func() error { return n.pace.Run(ctx) })
@@ -218,13 +217,4 @@ func (n *Node) Close() error {
 		}
 	})
 	return errors.Join(errs...)
-}
-
-// redacted returns a URL without its password.
-func redacted(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "(not a URL)"
-	}
-	return u.Redacted()
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/node/keeper"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
@@ -30,7 +31,7 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		Leader:     n.meta.Leader(),
 		Applied:    v.Applied(),
 		ShardBits:  v.ShardBits(),
-		Store:      redacted(n.cfg.Store.URL),
+		Store:      config.Redacted(n.cfg.Store.URL),
 		Work:       n.cfg.Work,
 		Sources:    n.sourceStatus(ctx),
 		Packs:      packTotals(v),
