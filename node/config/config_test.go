@@ -154,6 +154,7 @@ func TestRefused(t *testing.T) {
 		{"unknown key of a source", "sources: {docs: {url: 'sqlite:///a.db', rots: [/mnt]}}", []string{"the nearest known one is sources.docs.roots"}},
 		{"key of a later version", "cluster: 127.0.0.1:7947", []string{"cluster: ", "does not have it yet"}},
 		{"value for a section", "store: file:///srv", []string{"store: ", "holds keys of its own"}},
+		{"unknown section", "sorces: {d: {url: x}}", []string{"sorces", "unknown key; the nearest known one is sources"}},
 		{"section for a value", "http: {port: 1}", []string{"http.port: ", "unknown key; the nearest known one is http"}},
 		{"no value", "http:", []string{"http: ", "has no value"}},
 		{"list for a text", "http: [a, b]", []string{"is not a text"}},

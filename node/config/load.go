@@ -255,9 +255,12 @@ func find(name string) (Key, place, error) {
 	if isSection(name) {
 		return Key{}, place{}, invalidf("holds keys of its own, not a value")
 	}
-	names := make([]string, 0, len(keys))
+	names := make([]string, 0, 2*len(keys))
 	for _, k := range keys {
 		names = append(names, k.Name)
+		if section, _, ok := strings.Cut(k.Name, "."); ok && !slices.Contains(names, section) {
+			names = append(names, section)
+		}
 	}
 	near := nearest(general, names)
 	if source != "" {

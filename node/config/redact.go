@@ -36,12 +36,16 @@ func Redacted(raw string) string {
 	return u.Redacted()
 }
 
-// misplacedAt reports whether a password with an unescaped #, / or ? may have
-// torn the URL, so that parts of it stand where no password is looked for.
+// misplacedAt reports whether a password with an unescaped #, /, ? or @ may have
+// torn the URL, so that parts of it stand where no password is looked for, the
+// host's name among them.
 func misplacedAt(raw string, u *url.URL) bool {
 	_, rest, _ := strings.Cut(raw, "://")
 	end := strings.IndexAny(rest, "/?#")
-	return end >= 0 && strings.Contains(u.Host, ":") && strings.Contains(rest[end:], "@")
+	if end < 0 {
+		end = len(rest)
+	}
+	return strings.Count(rest[:end], "@") > 1 || strings.Contains(u.Host, ":") && strings.Contains(rest[end:], "@")
 }
 
 // isSecret reports whether a parameter of a URL is one that holds a secret

@@ -201,9 +201,14 @@ func TestRefusedSources(t *testing.T) {
 		{"side binding of the reference table", pg(", binding: side"), "sources.d.table: the side binding is for a table of the customer's, name it"},
 		{"naming", pg(", naming: random"), `sources.d.naming: "random" is neither column nor generated`},
 		{"role of another database", pg(", urls: {packer: 'mysql://u:secret@h/db'}"), "sources.d.urls.packer: mysql:// is not supported; write postgres://user@host/database"},
-		{"unreadable URL", pg(", urls: {packer: 'postgres://u:secret%zz@h/db'}"), "sources.d.urls.packer: not a URL; write postgres://user@host/database"},
+		{"unreadable URL", pg(", urls: {packer: 'postgres://u:secret%zz@h/db'}"), "sources.d.urls.packer: not a URL; write postgres://user@host/database; #, /, ?, @ and % in a password are written %23, %2F, %3F, %40 and %25"},
 		{"password with a #", "sources: {d: {url: 'postgres://u:secret#1@h/db', roots: [/mnt]}}", ""},
-		{"password with a ?", "sources: {d: {url: 'postgres://u:12?secret@h/db', roots: [/mnt]}}", "sources.d.url: #, /, ? and @ in a password are written %23, %2F, %3F and %40"},
+		{"password with a ?", "sources: {d: {url: 'postgres://u:12?secret@h/db', roots: [/mnt]}}", "sources.d.url: #, /, ?, @ and % in a password are written %23, %2F, %3F, %40 and %25"},
+		{"password with an @", "sources: {d: {url: 'postgres://u:12@secret@h/db', roots: [/mnt]}}", "sources.d.url: #, /, ?, @ and % in a password are written %23, %2F, %3F, %40 and %25"},
+		{
+			"password with a %", "sources: {d: {url: 'postgres://u:12%secret@h/db', roots: [/mnt]}}",
+			"sources.d.url: not a URL; write postgres://user@host/database; #, /, ?, @ and % in a password are written %23, %2F, %3F, %40 and %25",
+		},
 		{"keywords instead of a URL", "sources: {d: {url: 'host=h password=secret', roots: [/mnt]}}", "sources.d.url: not a URL; write sqlite:///file.db or postgres://user@host/database"},
 		{"list instead of a URL", "sources: {d: {url: ['postgres://u:secret@h/db']}}", "sources.d.url: not a text"},
 		{

@@ -126,13 +126,16 @@ func (c Config) validatePostgres(key string, s Source) (rows string, err error) 
 func (c Config) validateConnections(key string, s Source) error {
 	var errs []error
 	check := func(key, raw string) {
-		const instead = "write postgres://user@host/database"
+		const (
+			instead = "write postgres://user@host/database"
+			escapes = "#, /, ?, @ and %% in a password are written %%23, %%2F, %%3F, %%40 and %%25"
+		)
 		if err := supported(raw, key, instead, "postgres", "postgresql"); err != nil {
 			errs = append(errs, err)
 		} else if u, err := url.Parse(raw); err != nil {
-			errs = append(errs, invalid(key, "not a URL; %s", instead)) // err would repeat a password
+			errs = append(errs, invalid(key, "not a URL; %s; "+escapes, instead)) // err would repeat a password
 		} else if u.Fragment != "" || misplacedAt(raw, u) {
-			errs = append(errs, invalid(key, "#, /, ? and @ in a password are written %%23, %%2F, %%3F and %%40"))
+			errs = append(errs, invalid(key, escapes))
 		}
 	}
 	if s.URL != "" {
