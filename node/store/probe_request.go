@@ -100,15 +100,27 @@ func probeExplain(err error) string {
 	case errors.As(err, &netErr) && netErr.Timeout(), errors.Is(err, context.DeadlineExceeded):
 		return "no answer within " + probeRequestTimeout.String()
 	}
+	prefix := ""
+	if probeNoCredentials(err) {
+		prefix = "no credentials: "
+	}
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
 		err = inner
 	}
-	return err.Error()
+	return prefix + err.Error()
+}
+
+// probeNoCredentials reports whether a request was not sent because the SDK
+// found nothing to sign it with. It has no type for that.
+func probeNoCredentials(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "get credentials:")
 }
 
 // probeRemedy says what to set after a request failed with err.
 func probeRemedy(err error) string {
 	switch {
+	case probeNoCredentials(err):
+		return "give credentials: name them in store.credentials, or set what the SDK looks for (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE)"
 	case errCode(err) == "NoSuchBucket":
 		return "make the bucket, or correct its name in store.url"
 	case errCode(err) == "RequestTimeTooSkewed":

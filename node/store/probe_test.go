@@ -70,6 +70,12 @@ func TestProbeOfWhatCannotBeReached(t *testing.T) {
 	if err := p.MakeBucket("other"); err != nil {
 		t.Fatal(err)
 	}
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("AWS_CONFIG_FILE", filepath.Join(t.TempDir(), "none"))
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
 	secure := httptest.NewUnstartedServer(p.proxy(t, fault{}))
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // it tells of the client that does not trust it
 	secure.StartTLS()
@@ -85,6 +91,7 @@ func TestProbeOfWhatCannotBeReached(t *testing.T) {
 		{"unknown key", func(c *ProbeConfig) { c.S3.Read = p.account(t, "stranger", "secret") }, "read credentials", "InvalidAccessKeyId", "store.credentials"},
 		{"wrong secret", func(c *ProbeConfig) { c.S3.Write = p.account(t, "desnode-dev", "guessed") }, "write credentials", "SignatureDoesNotMatch", "store.credentials"},
 		{"no credentials", func(c *ProbeConfig) { c.S3.Collect = "env:DESNODE_PROBE_TEST_UNSET" }, "collect credentials", "missing", ""},
+		{"an empty chain", func(c *ProbeConfig) { c.S3.Read = "" }, "read credentials", "no credentials", "store.credentials"},
 		{"wrong region", func(c *ProbeConfig) { c.S3.URL = strings.Replace(c.S3.URL, "us-east-1", "eu-north-1", 1) }, "read credentials", "region", "region"},
 		{"an unknown authority", func(c *ProbeConfig) { c.S3.URL = p.config(secure.URL, "good").S3.URL }, "read credentials", "unknown authority", "store.ca_file"},
 	} {
