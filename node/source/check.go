@@ -103,6 +103,7 @@ type check struct {
 	view, customer migrations.Resolved
 	report         *Report
 	stop           bool
+	blind          bool   // the first role may not read
 	id             idType // of the id's column
 	kind           string // of the relation (pg_class.relkind)
 
@@ -149,7 +150,8 @@ func (c *check) as(ctx context.Context, role Role, first bool) (err error) {
 	c.role = role
 	if first {
 		c.transport(conn)
-		if err := c.within(ctx, conn, c.database, c.relation, c.columns, c.uniqueness, c.indexes); err != nil || c.stop {
+		if err := c.within(ctx, conn, c.database, c.relation, c.columns, c.reach,
+			c.seeing(c.uniqueness), c.seeing(c.indexes)); err != nil || c.stop {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package source_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -177,7 +178,8 @@ func TestCheckFinds(t *testing.T) {
 		}},
 		{"a view without its trigger", checkSide, "DROP TRIGGER desnode_update ON desnode.docs", fail + `"desnode"."docs": has lost its trigger`, nil},
 		{"row security", checkTable, "ALTER TABLE docs ENABLE ROW LEVEL SECURITY", warn + `"public"."docs": has row security`, nil},
-		{"a filter that is none", checkTable, "", fail + "query", []func(*source.PostgresConfig){
+		{"a schema that can't be looked into", checkTable, "REVOKE USAGE ON SCHEMA public FROM PUBLIC, desnode_reader", fail + "role reader: user desnode_reader lacks USAGE on its schema", nil},
+		{"a filter that is none", checkTable, "", fail + "filter: ERROR: column t.tennant does not exist", []func(*source.PostgresConfig){
 			func(cfg *source.PostgresConfig) { cfg.Mapping.Filter = "t.tennant = 1" },
 		}},
 	} {
@@ -196,6 +198,32 @@ func TestCheckFinds(t *testing.T) {
 			}
 			if strings.HasPrefix(c.want, warn) && r.Err() != nil {
 				t.Errorf("a warning keeps marking from starting: %v", r.Err())
+			}
+		})
+	}
+}
+
+// What keeps every query from being asked is told once, and blames nothing else.
+func TestCheckNamesTheCauseOnly(t *testing.T) {
+	for _, c := range []struct {
+		name, spoil, filter string
+		want                []string
+	}{
+		{"a filter that is none", "", "t.tennant = 1", []string{"filter"}},
+		{"a filter that is no SQL", "", "t.tenant =", []string{"filter"}},
+		{"no schema for the reader", "REVOKE USAGE ON SCHEMA public FROM PUBLIC, desnode_reader", "t.tenant = 1", []string{"role reader", "role reader: read"}},
+		{"no filter for the reader", "REVOKE SELECT (tenant) ON docs FROM desnode_reader", "t.tenant = 1", []string{"role reader: read"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := checked(t, checkTable, source.CheckScope{}, c.spoil, func(cfg *source.PostgresConfig) { cfg.Mapping.Filter = c.filter })
+			var got []string
+			for _, f := range r.Findings {
+				if f.Level == source.LevelFail {
+					got = append(got, f.Check)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("found %q, want %q", got, c.want)
 			}
 		})
 	}
