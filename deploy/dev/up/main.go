@@ -64,7 +64,7 @@ const advice = `Postgres and S3 are up. In other terminals:
   make dev-node                           # a node: http://127.0.0.1:8080
   bin/desnode archive                     # archive the documents
   bin/desnode failed                      # the hostile ones, and why
-  bin/desnode get reports/2020/017.txt
+  bin/desnode get reports/2020/018.txt
   bin/desnode bench archive --files 10000 --source postgres --store s3
   psql "$DESNODE_DEV_POSTGRES" -c 'SELECT state, count(*) FROM documents GROUP BY state'
 
