@@ -97,8 +97,11 @@ func limits(c config.Pace) pace.Limits {
 // objects is a bucket as originals need it.
 type objects struct{ s3 *store.S3 }
 
+// causeOriginal is the cause of the requests for originals.
+const causeOriginal = "original"
+
 func (o objects) Head(ctx context.Context, key string) (source.ObjectInfo, error) {
-	found, err := o.s3.Head(ctx, key, "")
+	found, err := o.s3.Head(store.WithCause(ctx, causeOriginal), key, "")
 	if err != nil {
 		return source.ObjectInfo{}, originalError(err)
 	}
@@ -106,12 +109,12 @@ func (o objects) Head(ctx context.Context, key string) (source.ObjectInfo, error
 }
 
 func (o objects) Get(ctx context.Context, key, version string, off, size int64) (io.ReadCloser, error) {
-	r, err := o.s3.Get(ctx, key, version, off, size)
+	r, err := o.s3.Get(store.WithCause(ctx, causeOriginal), key, version, off, size)
 	return r, originalError(err)
 }
 
 func (o objects) Delete(ctx context.Context, key, version string) error {
-	return originalError(o.s3.DeleteVersion(ctx, key, version))
+	return originalError(o.s3.DeleteVersion(store.WithCause(ctx, causeOriginal), key, version))
 }
 
 // originalError puts a store's answer about an object into package source's

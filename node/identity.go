@@ -127,6 +127,8 @@ func createDurably(path string, b []byte) error {
 const (
 	clusterKey       = "cluster.json"
 	generationPrefix = "generations/"
+
+	causeClaim = "claim" // of the requests for them
 )
 
 // claimStore makes sure that the store is this cluster's: while the cluster is
@@ -134,6 +136,7 @@ const (
 // finds them there or returns ErrStoreLost. Repeating it is harmless; another
 // cluster's store is refused with ErrOtherCluster.
 func claimStore(ctx context.Context, s store.Store, id identity, formed bool) error {
+	ctx = store.WithCause(ctx, causeClaim)
 	claims := []struct {
 		key  string
 		body any

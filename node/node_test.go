@@ -40,6 +40,12 @@ func start(t *testing.T, cfg config.Config) (n *Node, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return n, run(t, n)
+}
+
+// run is start of a node that New has opened.
+func run(t *testing.T, n *Node) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()
@@ -63,7 +69,7 @@ func start(t *testing.T, cfg config.Config) (n *Node, stop func()) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("the node is not ready")
 	}
-	return n, stop
+	return stop
 }
 
 func writeFile(t *testing.T, path, content string) {

@@ -60,13 +60,14 @@ func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) erro
 		}
 	}
 	s, err := store.OpenConfig(ctx, store.S3Config{
-		URL:     n.cfg.Store.URL,
-		CAFile:  n.cfg.Store.CAFile,
-		Read:    n.cfg.Store.Credentials.Read,
-		Write:   n.cfg.Store.Credentials.Write,
-		Collect: n.cfg.Store.Credentials.Collect,
-		Observe: n.observeStore,
-		Logger:  n.log.With("part", "store"),
+		URL:       n.cfg.Store.URL,
+		CAFile:    n.cfg.Store.CAFile,
+		Read:      n.cfg.Store.Credentials.Read,
+		Write:     n.cfg.Store.Credentials.Write,
+		Collect:   n.cfg.Store.Credentials.Collect,
+		NoCollect: !n.cfg.Does(config.WorkKeep),
+		Observe:   n.observeStore,
+		Logger:    n.log.With("part", "store"),
 	})
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
@@ -79,7 +80,7 @@ func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) erro
 	if err := metrics.Register(storeCollector{n.store}); err != nil {
 		return err
 	}
-	n.claimed = claimStore(ctx, n.store, n.id, n.formed)
+	n.claimed = n.claim(ctx)
 	if n.claimed != nil && !n.waitsForStore(n.claimed) {
 		return n.claimed
 	}
@@ -104,6 +105,24 @@ func (n *Node) findFolder() error {
 		return fmt.Errorf("%w: there is no folder %s; is its disk mounted?", ErrStoreLost, path)
 	}
 	return nil
+}
+
+// startWait bounds how long the start of a node of a formed cluster waits for a
+// store that does not answer.
+const startWait = 10 * time.Second
+
+// claim claims the store at the start.
+func (n *Node) claim(ctx context.Context) error {
+	if !n.formed {
+		return claimStore(ctx, n.store, n.id, false)
+	}
+	limited, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	err := claimStore(limited, n.store, n.id, true)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w for %s: %w", store.ErrUnavailable, startWait, err)
+	}
+	return err
 }
 
 // waitsForStore reports whether a node whose store could not be claimed may
@@ -179,7 +198,24 @@ func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) erro
 	return err
 }
 
-func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) error {
+// checkDeletion refuses to start over a store over which originals can't be
+// deleted safely. One that does not answer now is asked again before each
+// deletion.
+func (n *Node) checkDeletion(ctx context.Context) error {
+	if n.claimed != nil || !n.cfg.Does(config.WorkKeep) {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, startWait)
+	defer cancel()
+	err := n.keeper.CheckStore(store.WithCause(limited, causeClaim))
+	if err == nil || errors.Is(err, keeper.ErrUnsafeStore) || ctx.Err() != nil {
+		return err
+	}
+	n.log.WarnContext(ctx, "no original is deleted yet", "err", err)
+	return nil
+}
+
+func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) error {
 	allSources := func() []source.Source { return n.sources }
 	var err error
 	n.pace, err = pace.New(pace.Config{
@@ -213,6 +249,9 @@ func (n *Node) openArchiving(_ context.Context, metrics *prometheus.Registry) er
 		return err
 	}
 	n.onClose(n.keeper.Close)
+	if err := n.checkDeletion(ctx); err != nil {
+		return err
+	}
 	n.marker, err = marker.New(marker.Config{
 		Sources: allSources,
 		Leases:  n.meta,

@@ -7,6 +7,7 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -15,6 +16,7 @@ import (
 // may be repeated and cut anywhere. An error means that the outcome is open:
 // the pack stays unacknowledged and Run takes it up again.
 func (k *Keeper) Acknowledge(ctx context.Context, p *raftmeta.Pack) error {
+	ctx = store.WithCause(ctx, causeAcknowledge)
 	c, err := ownCopy(p)
 	if err != nil {
 		return fmt.Errorf("acknowledge: %w", err)

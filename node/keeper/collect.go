@@ -71,6 +71,7 @@ func (k *Keeper) collectable(v *raftmeta.View) int {
 // collect moves garbage to quarantine and deletes what has been there long
 // enough.
 func (k *Keeper) collect(ctx context.Context) error {
+	ctx = store.WithCause(ctx, causeCollect)
 	job := raftmeta.Job{Kind: raftmeta.JobCollect}
 	err := k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, _ raftmeta.Lease) error {
 		v, err := k.cfg.Manifest.Confirm(ctx)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -31,11 +32,17 @@ var errNotSafe = errors.New("originals stay")
 // deletePack deletes the originals of one pack, as far as they are due, and
 // finishes or undoes what an earlier pass left half done.
 func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
+	ctx = store.WithCause(ctx, causeDelete)
 	due, held := false, k.cfg.Pace.Held() != nil // what stands half done is settled all the same
+	var unsafe error                             // and here as well
 	if k.cfg.DeleteSource && deletable(p) && !held {
 		var err error
 		if due, err = k.anyDue(ctx, p.ID); err != nil {
 			return fmt.Errorf("delete originals of pack %s: %w", p.ID, err)
+		}
+		if due {
+			unsafe = k.CheckStore(ctx)
+			due = unsafe == nil
 		}
 	}
 	if due && k.cfg.Now().Sub(verifiedAt(p)) > verifiedWithin-verifyAhead {
@@ -44,6 +51,9 @@ func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
 		}
 	}
 	if !due && len(k.audit.intents(p.ID)) == 0 {
+		if unsafe != nil {
+			return fmt.Errorf("delete originals of pack %s: %w", p.ID, unsafe)
+		}
 		if !held {
 			k.setDrained(p)
 		}
@@ -56,7 +66,7 @@ func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
 	err := k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, l raftmeta.Lease) error {
 		return k.deleteLeased(ctx, p.ID, due, l.Token.String())
 	})
-	if err != nil {
+	if err = errors.Join(unsafe, err); err != nil {
 		return fmt.Errorf("delete originals of pack %s: %w", p.ID, err)
 	}
 	if !held { // else nobody has looked for due rows

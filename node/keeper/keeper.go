@@ -65,7 +65,7 @@ type Store interface {
 	Head(ctx context.Context, key, version string) (store.Object, error)
 	Move(ctx context.Context, from, to string) error
 	Delete(ctx context.Context, key string) error
-	ConditionalCreate() bool
+	ConditionalCreate(ctx context.Context) (bool, error)
 }
 
 // Config is what a Keeper needs. Manifest, Commands, Store and Dir have no
@@ -79,7 +79,9 @@ type Config struct {
 	Dir      string // the data dir: audit.log stands here
 
 	// DeleteSource switches the deletion of originals on. It needs a store
-	// whose conditional create works and which is not the default folder.
+	// whose conditional create works and which is not the default folder. The
+	// first is asked before each pass (CheckStore): a store that does not answer
+	// when the node starts keeps originals, not the node.
 	DeleteSource bool
 	DefaultStore bool
 	// DeleteGrace is how long a row stays PACKED before its original goes.
@@ -161,9 +163,6 @@ func (c Config) validate() error {
 	if c.DefaultStore {
 		return fmt.Errorf("keeper: %w: it is the default folder inside the data dir; name another with store.url", ErrUnsafeStore)
 	}
-	if !c.Store.ConditionalCreate() {
-		return fmt.Errorf("keeper: %w: it cannot create an object without the risk of replacing one", ErrUnsafeStore)
-	}
 	return nil
 }
 
@@ -212,6 +211,30 @@ func New(cfg Config) (*Keeper, error) {
 
 // Close closes the audit log. No other method may run or be called.
 func (k *Keeper) Close() error { return k.audit.close() }
+
+// CheckStore returns ErrUnsafeStore when originals are to be deleted and the
+// store could replace an object, and another error while that is not known.
+func (k *Keeper) CheckStore(ctx context.Context) error {
+	if !k.cfg.DeleteSource {
+		return nil
+	}
+	held, err := k.cfg.Store.ConditionalCreate(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("whether the store could replace an object is not known: %w", err)
+	case !held:
+		return fmt.Errorf("%w: it cannot create an object without the risk of replacing one", ErrUnsafeStore)
+	}
+	return nil
+}
+
+// The causes of the keeper's requests to the store.
+const (
+	causeAcknowledge = "acknowledge"
+	causeVerify      = "verify"
+	causeDelete      = "delete"
+	causeCollect     = "collect"
+)
 
 // ownCopy returns the pack's copy in the cluster's own store.
 func ownCopy(p *raftmeta.Pack) (raftmeta.Copy, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/datavision/desnode/desformat"
@@ -67,6 +68,7 @@ func (k *Keeper) verifyLeased(ctx context.Context, p *raftmeta.Pack) (res Result
 // verify reads p back and records the outcome. An error means that nothing
 // was learnt about the pack and nothing was recorded.
 func (k *Keeper) verify(ctx context.Context, p *raftmeta.Pack) (Result, error) {
+	ctx = store.WithCause(ctx, causeVerify)
 	if cur := k.cfg.Manifest.View().Pack(p.ID); cur != nil {
 		p = cur // the outcome is held against what was known when the reading began
 	}
@@ -117,36 +119,104 @@ func (d damage) Error() string { return string(d) }
 // readBack holds the stored object against the manifest: its size, its footer,
 // and each byte of it. It returns damage, or an error that says nothing, and
 // the version of the object that it read.
+//
+// The version that the manifest names is read without asking for it first. Only
+// when that fails is the store asked what stands there.
 func (k *Keeper) readBack(ctx context.Context, p *raftmeta.Pack, c raftmeta.Copy) (records uint32, version string, err error) {
-	obj, err := k.cfg.Store.Head(ctx, c.Key, c.Version)
-	if errors.Is(err, store.ErrNotFound) && c.Version != "" {
+	if c.Version != "" {
+		records, err = k.readVersion(ctx, p, c.Key, c.Version)
+		var d damage
+		if err == nil || errors.As(err, &d) || errors.Is(err, store.ErrUnavailable) || ctx.Err() != nil {
+			return records, c.Version, err
+		}
+	}
+	obj, errHead := k.cfg.Store.Head(ctx, c.Key, c.Version)
+	moved := errors.Is(errHead, store.ErrNotFound) && c.Version != ""
+	if moved {
 		// A store that was copied keeps the bytes and gives them new versions:
 		// the bytes decide.
-		obj, err = k.cfg.Store.Head(ctx, c.Key, "")
+		obj, errHead = k.cfg.Store.Head(ctx, c.Key, "")
 	}
 	switch {
-	case errors.Is(err, store.ErrNotFound):
+	case errors.Is(errHead, store.ErrNotFound):
 		return 0, "", damage(fmt.Sprintf("the store has no object %s of version %q", c.Key, c.Version))
-	case err != nil:
-		return 0, "", err
+	case errHead != nil:
+		return 0, "", errors.Join(err, errHead)
 	case obj.Size != p.Size:
 		return 0, "", damage(fmt.Sprintf("the object has %d bytes, the manifest says %d", obj.Size, p.Size))
+	case !moved && err != nil:
+		return 0, "", err
 	}
-	r, err := desformat.OpenPack(ctx, objectFetcher{k.cfg.Store, c.Key, obj.Version}, p.Size)
+	records, err = k.readVersion(ctx, p, c.Key, obj.Version)
+	return records, obj.Version, err
+}
+
+// readVersion reads one version of the object that is p, and counts the records
+// that are right.
+func (k *Keeper) readVersion(ctx context.Context, p *raftmeta.Pack, key, version string) (records uint32, err error) {
+	r, err := desformat.OpenPack(ctx, wholeFetcher{objectFetcher{k.cfg.Store, key, version}, p.Size}, p.Size)
 	if err != nil {
-		return 0, "", damageOf(err)
+		return 0, damageOf(err)
 	}
 	if what := disagrees(p, r.Footer(), k.cfg.Manifest.View().Cluster()); what != "" {
-		return 0, "", damage("the footer's " + what + " is not the manifest's")
+		return 0, damage("the footer's " + what + " is not the manifest's")
 	}
 	err = r.Verify(ctx, func(desformat.Entry) error { records++; return ctx.Err() })
 	if err != nil {
-		return records, "", damageOf(err)
+		return records, damageOf(err)
 	}
 	if records != p.Records {
-		return records, "", damage(fmt.Sprintf("the pack has %d records, the manifest says %d", records, p.Records))
+		return records, damage(fmt.Sprintf("the pack has %d records, the manifest says %d", records, p.Records))
 	}
-	return records, obj.Version, nil
+	return records, nil
+}
+
+// wholeFetcher reads an object that should have size bytes. A fetch of all of
+// it asks for whatever there is, so that a longer object is noticed.
+type wholeFetcher struct {
+	objectFetcher
+	size int64
+}
+
+func (f wholeFetcher) Fetch(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if off != 0 || n != f.size {
+		return f.objectFetcher.Fetch(ctx, off, n)
+	}
+	body, err := f.objectFetcher.Fetch(ctx, 0, -1)
+	if err != nil {
+		return nil, err
+	}
+	return &wholeBody{body: body, size: n, left: n}, nil
+}
+
+// wholeBody yields size bytes, and fails where more follow them.
+type wholeBody struct {
+	body       io.ReadCloser
+	size, left int64
+}
+
+func (b *wholeBody) Read(p []byte) (int, error) {
+	if b.left > 0 {
+		n, err := b.body.Read(p[:min(int64(len(p)), b.left)])
+		b.left -= int64(n)
+		return n, err
+	}
+	n, err := io.ReadFull(b.body, make([]byte, 1))
+	if n > 0 {
+		return 0, damage(fmt.Sprintf("the object goes on behind the %d bytes that the manifest says", b.size))
+	}
+	return 0, err
+}
+
+// Close looks behind the end when all was read up to it.
+func (b *wholeBody) Close() error {
+	var err error
+	if b.left == 0 {
+		if _, err = b.Read(nil); errors.Is(err, io.EOF) {
+			err = nil
+		}
+	}
+	return errors.Join(err, b.body.Close())
 }
 
 // damageOf turns the format's verdicts into damage and leaves all else, the

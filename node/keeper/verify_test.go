@@ -65,6 +65,19 @@ func TestFlippedByteIsDamage(t *testing.T) {
 	}
 }
 
+// A verification asks for nothing but the pack's bytes.
+func TestVerificationSendsNoHead(t *testing.T) {
+	w := newWorld(t)
+	p := w.archived("a", "b")
+	w.faults.reset()
+	if res, err := w.keeper(nil).verify(t.Context(), p); err != nil || res.Damage != "" || res.Records != 2 {
+		t.Fatalf("verify = %+v, %v", res, err)
+	}
+	if heads, gets := count(w.faults.calls, "store.Head"), count(w.faults.calls, "store.Get"); heads != 0 || gets != 3 {
+		t.Errorf("%d HEADs and %d GETs: %q", heads, gets, w.faults.calls)
+	}
+}
+
 func TestObjectThatIsNotThePackIsDamage(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
@@ -79,6 +92,15 @@ func TestObjectThatIsNotThePackIsDamage(t *testing.T) {
 			w.check(os.Truncate(path, fi.Size()-1))
 			w.check(os.Chtimes(path, fi.ModTime(), fi.ModTime()))
 		}, "bytes"},
+		{"longer", func(w *world, path string) {
+			fi, err := os.Stat(path)
+			w.check(err)
+			w.check(os.Chmod(path, 0o600))
+			b, err := os.ReadFile(path)
+			w.check(err)
+			w.check(os.WriteFile(path, append(b, 0), 0o600))
+			w.check(os.Chtimes(path, fi.ModTime(), fi.ModTime()))
+		}, "goes on"},
 		{"another version of other bytes", func(w *world, path string) {
 			b, err := os.ReadFile(path)
 			w.check(err)
@@ -206,6 +228,10 @@ func TestStoreErrorIsNotDamage(t *testing.T) {
 		t.Run(op, func(t *testing.T) {
 			w := newWorld(t)
 			p := w.archived("a")
+			if op == "store.Head" { // asked only when the version is another
+				path := filepath.Join(w.dir, "store", filepath.FromSlash(p.Copies[0].Key))
+				w.check(os.Chtimes(path, time.Unix(1000, 0), time.Unix(1000, 0)))
+			}
 			w.faults.on = func(o string) error {
 				if o == op {
 					return errInjected

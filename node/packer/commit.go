@@ -12,10 +12,14 @@ import (
 	"github.com/datavision/desnode/raftmeta"
 )
 
+// causePack is the cause of the packer's requests to the store.
+const causePack = "pack"
+
 // commit uploads a sealed pack and adds it to the manifest. Only when it
 // returns nil does the pack certainly exist; after an error it may, and then
 // the keeper acknowledges it, or else collects the object.
 func (b *build) commit(ctx context.Context) (*raftmeta.Pack, error) {
+	ctx = store.WithCause(ctx, causePack)
 	p, f := b.p, b.footer
 	key := desformat.PackKey(b.rng, b.lease.Token, b.id)
 	announce := raftmeta.Upload{Key: key, Pack: b.id, Token: b.lease.Token, BeganAt: p.cfg.Now()}

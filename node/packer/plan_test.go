@@ -1,6 +1,7 @@
 package packer
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -50,6 +51,10 @@ func ranges(cuts []cut) []string {
 func TestPlanCutsIntoPacks(t *testing.T) {
 	hour := func(n time.Duration) time.Time { return epoch.Add(-n * time.Hour) }
 	eighths := []string{"0/3", "1/3", "2/3", "3/3", "4/3", "5/3", "6/3", "7/3"}
+	var sixtyFourths []string
+	for i := range 64 {
+		sixtyFourths = append(sixtyFourths, fmt.Sprintf("%02x/6", i))
+	}
 	tests := []struct {
 		name       string
 		rows, size int64
@@ -59,6 +64,7 @@ func TestPlanCutsIntoPacks(t *testing.T) {
 	}{
 		{"nothing", 0, 0, hour(1), nil, nil},
 		{"100,000 of 16 KiB are 8 packs", 100_000, 16 << 10, hour(1), func(p *planning) { p.flush = true }, eighths},
+		{"1,000,000 of 16 KiB are 64 packs", 1_000_000, 16 << 10, hour(24), nil, sixtyFourths},
 		{"less than a round waits", 100_000, 16 << 10, hour(23), nil, nil},
 		{"until the oldest has waited long enough", 100_000, 16 << 10, hour(24), nil, eighths},
 		{"or marking is at its limit", 100_000, 16 << 10, hour(1), func(p *planning) { p.full = true }, eighths},

@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -15,6 +16,7 @@ import (
 // cause.
 type object struct {
 	store        Store
+	cause        string
 	key, version string
 	requests     prometheus.Counter
 	bytes        prometheus.Counter
@@ -39,13 +41,13 @@ var causeNames = [causes]string{"index", "record", "header", "content"}
 // object returns the fetcher for a pack.
 func (r *Retriever) object(p *raftmeta.Pack, c cause) object {
 	key, version := place(p)
-	return object{r.cfg.Store, key, version, r.metrics.requests[c], r.metrics.bytes[c]}
+	return object{r.cfg.Store, causeNames[c], key, version, r.metrics.requests[c], r.metrics.bytes[c]}
 }
 
 // Fetch gets one range of the object.
 func (o object) Fetch(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	o.requests.Inc()
-	body, err := o.store.Get(ctx, o.key, o.version, off, n)
+	body, err := o.store.Get(store.WithCause(ctx, o.cause), o.key, o.version, off, n)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", o.key, err)
 	}

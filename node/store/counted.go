@@ -211,8 +211,10 @@ func (c *Counted) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// ConditionalCreate passes on; it is no request.
-func (c *Counted) ConditionalCreate() bool { return c.inner.ConditionalCreate() }
+// ConditionalCreate passes on; it is no request that is counted here.
+func (c *Counted) ConditionalCreate(ctx context.Context) (bool, error) {
+	return c.inner.ConditionalCreate(ctx)
+}
 
 // class is what one call of a kind costs where it is one request.
 func (k Kind) class() Class {

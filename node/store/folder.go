@@ -97,7 +97,7 @@ func (f *Folder) prepare(now time.Time) error {
 func (f *Folder) Close() error { return f.root.Close() }
 
 // ConditionalCreate is true: a link is made only where no name is.
-func (f *Folder) ConditionalCreate() bool { return true }
+func (f *Folder) ConditionalCreate(context.Context) (bool, error) { return true, nil }
 
 // checkKey refuses keys that are not plain relative paths, and the folder of
 // temporary files.

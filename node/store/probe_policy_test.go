@@ -286,7 +286,7 @@ func workUnderPolicies(t *testing.T, c S3Config) {
 			t.Error(err)
 		}
 	}()
-	if !s.ConditionalCreate() {
+	if held, err := s.ConditionalCreate(t.Context()); err != nil || !held {
 		t.Error("the store does not create on condition")
 	}
 	if _, err := s.Head(t.Context(), "cluster.json", ""); !errors.Is(err, ErrNotFound) {

@@ -39,6 +39,9 @@ type S3Config struct {
 	// is one, PREFIX_SESSION_TOKEN), or empty: the SDK's usual chain. Files and
 	// variables are read again every few minutes, so that they may be rotated.
 	Read, Write, Collect string
+	// NoCollect is for who has no credentials to collect: nothing that can be
+	// asked with others is asked with them.
+	NoCollect bool
 
 	// PartSize is up to what size an object is sent in one request, and how large
 	// the parts of larger ones are; 5 MiB to 5 GiB, by default 512 MiB: a pack is
@@ -168,14 +171,16 @@ func (c S3Config) validate() error {
 }
 
 // OpenS3 returns the store in the bucket that c names, after asking whether
-// it creates on condition. A server that does not answer now is no error: Put
-// asks again before it needs to know. A bucket that does not exist is one.
+// it creates on condition. A server that does not answer within ReadTimeout is
+// no error: who needs to know asks again. A bucket that does not exist is one.
 func OpenS3(ctx context.Context, c S3Config) (*S3, error) {
 	s, err := newS3(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("open S3 store: %w", err)
 	}
-	if _, err := s.findConditional(ctx); err != nil {
+	asking, cancel := context.WithTimeout(ctx, s.cfg.ReadTimeout)
+	defer cancel()
+	if _, err := s.ConditionalCreate(asking); err != nil {
 		if ctx.Err() != nil || errors.Is(err, errNoBucket) {
 			return nil, errors.Join(fmt.Errorf("open S3 store: %w", err), s.Close())
 		}

@@ -96,7 +96,28 @@ func (c S3Config) load(ctx context.Context, t s3Target, from string) (aws.Config
 	if loaded.Region == "" {
 		return aws.Config{}, errors.New("no region: add region=… to the store's URL or set AWS_REGION")
 	}
+	if loaded.Credentials != nil {
+		loaded.Credentials = knownFailing{loaded.Credentials}
+	}
 	return loaded, nil
+}
+
+// credentialsError: there are no credentials to sign with, or not now. No
+// request was sent.
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return e.err.Error() }
+func (e *credentialsError) Unwrap() error { return e.err }
+
+// knownFailing marks the errors of a provider.
+type knownFailing struct{ aws.CredentialsProvider }
+
+func (k knownFailing) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := k.CredentialsProvider.Retrieve(ctx)
+	if err != nil {
+		return c, &credentialsError{err}
+	}
+	return c, nil
 }
 
 // credentialsWords describes a source of credentials for errors.

@@ -20,29 +20,30 @@ const (
 	conditionIgnored
 )
 
+// causeProbe is the cause of the requests that find out what a server knows.
+const causeProbe = "probe"
+
 // probeObjectBytes is what the object at ProbeKey holds, always.
 var probeObjectBytes = []byte("desnode: this object shows whether the store creates on condition. Leave it.\n")
 
-// ConditionalCreate reports whether the store was found to create on
-// condition, in one request and in several. Until that could be asked it is
-// false.
-func (s *S3) ConditionalCreate() bool { return s.conditional.Load() == conditionHeld }
-
-// findConditional finds out whether the store creates on condition, once.
+// ConditionalCreate finds out whether the store creates on condition, in one
+// request and in several, once.
 //
 // It tries to create an object where one is: the one at ProbeKey, which the
 // first to ask creates. Any number of nodes may ask at once, since all send
 // the same bytes. That costs one refused request, and for uploads in parts,
 // which some servers treat otherwise, four more.
-func (s *S3) findConditional(ctx context.Context) (bool, error) {
+func (s *S3) ConditionalCreate(ctx context.Context) (bool, error) {
 	s.probing.Lock()
 	defer s.probing.Unlock()
 	if known := s.conditional.Load(); known != conditionUnknown {
 		return known == conditionHeld, nil
 	}
+	ctx = WithCause(ctx, causeProbe)
 	role := s.write
 	held, err := s.tryCondition(ctx, role)
-	if errors.Is(err, ErrAccess) { // a node that only keeps may have no right to put
+	var missing *credentialsError
+	if !s.cfg.NoCollect && (errors.Is(err, ErrAccess) || errors.As(err, &missing)) { // a node that only keeps may have no right to put
 		role = s.collect
 		held, err = s.tryCondition(ctx, role)
 	}
@@ -124,6 +125,7 @@ func (s *S3) findDeleteMatch(ctx context.Context) (bool, error) {
 	if known := s.deleteMatch.Load(); known != conditionUnknown {
 		return known == conditionHeld, nil
 	}
+	ctx = WithCause(ctx, causeProbe)
 	_, err := s.createProbe(ctx, s.write)
 	if status := errStatus(err); status == http.StatusForbidden {
 		_, err = s.createProbe(ctx, s.collect)

@@ -170,6 +170,10 @@ func (m *moving) copy(ctx context.Context) error {
 
 // copyParts copies what is too large for one request.
 func (m *moving) copyParts(ctx context.Context) error {
+	conditional, err := m.s.ConditionalCreate(ctx)
+	if err != nil {
+		return err
+	}
 	u := upload{s: m.s, role: m.s.collect, key: m.to, full: m.fullTo, size: m.source.Size, partSize: min(copyPart, m.s.copyMax)}
 	if err := u.create(ctx); err != nil {
 		return err
@@ -183,9 +187,8 @@ func (m *moving) copyParts(ctx context.Context) error {
 			return err
 		})
 	}
-	err := group.Wait()
-	if err == nil {
-		_, err = u.complete(ctx, parts, m.s.ConditionalCreate())
+	if err = group.Wait(); err == nil {
+		_, err = u.complete(ctx, parts, conditional)
 	}
 	if err != nil {
 		u.giveUp(ctx)

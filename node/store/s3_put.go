@@ -32,7 +32,7 @@ func (s *S3) Put(ctx context.Context, key string, body Body, size int64) (Object
 	if size < 0 {
 		return Object{}, fmt.Errorf("put %s: size %d", key, size)
 	}
-	conditional, err := s.findConditional(ctx)
+	conditional, err := s.ConditionalCreate(ctx)
 	if err != nil {
 		return Object{}, fmt.Errorf("put %s: %w", key, err)
 	}

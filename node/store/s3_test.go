@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -219,7 +220,7 @@ func TestS3IgnoredConditions(t *testing.T) {
 		pass.ServeHTTP(w, r)
 	})
 	s := openTestS3(t, through(c, f.URL))
-	if s.ConditionalCreate() {
+	if held, err := s.ConditionalCreate(t.Context()); err != nil || held {
 		t.Error("conditions that are ignored are taken for held")
 	}
 	putS3(t, s, "k", "one")
@@ -288,5 +289,22 @@ func TestS3Requests(t *testing.T) {
 	}
 	if len(got) != len(want) {
 		t.Errorf("counted %v, want %v", got, want)
+	}
+}
+
+// Whether the store creates on condition is asked with the credentials to
+// collect where those to write are missing, but never by a node that does not
+// collect.
+func TestConditionAskedToCollect(t *testing.T) {
+	c := s3Config(t)
+	c.Write = "file:" + filepath.Join(t.TempDir(), "missing.json")
+	s := openTestS3(t, c)
+	if held, err := s.ConditionalCreate(t.Context()); err != nil || !held {
+		t.Errorf("a node that only keeps: %v, %v", held, err)
+	}
+	c.NoCollect = true
+	s = openTestS3(t, c)
+	if held, err := s.ConditionalCreate(t.Context()); err == nil || held {
+		t.Errorf("a node that collects nothing asked with the credentials to collect: %v, %v", held, err)
 	}
 }

@@ -268,3 +268,20 @@ func TestContentRange(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes requests and never answers does not hold up the opening:
+// what it can do is asked later.
+func TestOpenDoesNotWaitForAMuteServer(t *testing.T) {
+	c := s3Config(t)
+	c.WriteTimeout = time.Hour
+	f := newFaulty(t)
+	f.set(func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	})
+	s := openTestS3(t, through(c, f.URL))
+	f.set(nil)
+	if held, err := s.ConditionalCreate(t.Context()); err != nil || !held {
+		t.Errorf("asked again: %v, %v", held, err)
+	}
+}

@@ -76,6 +76,8 @@ type Store interface {
 	Reader
 	Writer
 	// ConditionalCreate reports whether Put's promise never to replace holds
-	// against other writers too, which the deletion of originals demands.
-	ConditionalCreate() bool
+	// against other writers too, which the deletion of originals demands. A
+	// store that has to ask its server asks once; an error means that it is not
+	// known yet.
+	ConditionalCreate(ctx context.Context) (bool, error)
 }

@@ -258,7 +258,9 @@ func (f *Fake) Delete(ctx context.Context, key string) error {
 }
 
 // ConditionalCreate is what the store below says.
-func (f *Fake) ConditionalCreate() bool { return f.counted.ConditionalCreate() }
+func (f *Fake) ConditionalCreate(ctx context.Context) (bool, error) {
+	return f.counted.ConditionalCreate(ctx)
+}
 
 func orNone(o store.Object, err error) (store.Object, error) {
 	if err != nil {

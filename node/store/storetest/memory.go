@@ -167,4 +167,4 @@ func (m *memory) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
-func (m *memory) ConditionalCreate() bool { return true }
+func (m *memory) ConditionalCreate(context.Context) (bool, error) { return true, nil }

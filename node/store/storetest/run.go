@@ -210,7 +210,11 @@ func putRepeats(t *testing.T, s store.Store) {
 }
 
 func putRace(t *testing.T, s store.Store) {
-	if !s.ConditionalCreate() {
+	held, err := s.ConditionalCreate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !held {
 		return // promised to nobody
 	}
 	const writers = 16

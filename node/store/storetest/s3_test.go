@@ -115,8 +115,8 @@ func TestS3(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			storetest.Run(t, func(t *testing.T) store.Store {
 				s := openS3(t, bucketOf(t, c.versions))
-				if !s.ConditionalCreate() {
-					t.Error("versitygw creates on condition, and the store says it does not")
+				if held, err := s.ConditionalCreate(t.Context()); err != nil || !held {
+					t.Errorf("versitygw creates on condition, and the store says %v, %v", held, err)
 				}
 				return s
 			})
