@@ -41,6 +41,9 @@ func (b binding) grants() []section {
 	}
 	read := slices.Concat(slices.Collect(maps.Values(b.view.Columns)), slices.Collect(maps.Values(b.view.Metadata)))
 	s.sql = append(s.sql, fmt.Sprintf("GRANT SELECT (%s) ON %s TO %s", columnList(read), b.view.Relation, all))
+	if b.view.Keys != b.view.Relation {
+		s.sql = append(s.sql, fmt.Sprintf("GRANT SELECT ON %s TO %s", b.view.Keys, all))
+	}
 	for _, role := range Roles() {
 		var columns []string
 		for _, word := range Updates(role) {

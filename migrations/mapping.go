@@ -99,6 +99,10 @@ type Resolved struct {
 	// Relation is the table or view to read and update, quoted, with its schema.
 	// Statements give it the alias t.
 	Relation string
+	// Keys is the relation by whose id, a column named as Relation's, the rows are
+	// walked in windows: it holds those of Relation and maybe more, and a window
+	// of it costs one look at an index. It is Relation but for the side binding.
+	Keys string
 	// Columns maps the contract's words to quoted columns without an alias. An
 	// optional word that the table does not have is absent.
 	Columns map[string]string
@@ -300,8 +304,13 @@ func (m Mapping) Resolve() (Resolved, error) {
 		r.MetadataNames[key] = metadataPrefix + key
 	}
 	r.quote()
+	r.Keys = quoteIdentifier(Schema) + "." + quoteIdentifier(keysName(m.Source))
 	return r, nil
 }
+
+// keysName is the name of the side binding's view of the ids. No source's name
+// holds a dot.
+func keysName(source string) string { return source + ".ids" }
 
 // Customer resolves the mapping to the customer's own table, whatever the
 // binding. For the side binding that has neither a status nor what desnode
@@ -348,6 +357,7 @@ func (m Mapping) customer() Resolved {
 // quote fills the quoted half from the other.
 func (r *Resolved) quote() {
 	r.Relation = quoteIdentifier(r.SchemaName) + "." + quoteIdentifier(r.TableName)
+	r.Keys = r.Relation
 	r.Columns = make(map[string]string, len(r.ColumnNames))
 	for word, c := range r.ColumnNames {
 		r.Columns[word] = quoteIdentifier(c)

@@ -16,6 +16,9 @@ import (
 //     refused and retried;
 //   - MARKED, PACKED, DELETED_SOURCE, FAILED: rows whose entry says so.
 //
+// An arm is a join: to tell where the next so many rows end takes a look at all
+// of them. So a second view has the ids alone, to walk by.
+//
 // What depends on types of the customer's columns is written by the server
 // when the script runs. These are the places for it: no name can hold a NUL.
 const (
@@ -30,6 +33,10 @@ func (b binding) side() []section {
 		title: "the view over the customer's table and desnode.entry, which takes the updates",
 		sql: []string{
 			"DO " + dollarQuote(b.sideBlock()),
+			"DROP VIEW IF EXISTS " + b.view.Keys,
+			// Of all rows, those outside of the filter too: looking for the others could
+			// take long.
+			fmt.Sprintf("CREATE VIEW %s AS SELECT t.%s AS %s FROM %s AS t", b.view.Keys, b.customer.Columns[ColID], b.view.Columns[ColID], b.customer.Relation),
 			"REVOKE ALL ON FUNCTION " + b.ownFunction("update") + "() FROM PUBLIC",
 			fmt.Sprintf("CREATE TRIGGER desnode_update INSTEAD OF UPDATE ON %s FOR EACH ROW EXECUTE FUNCTION %s()",
 				b.view.Relation, b.ownFunction("update")),
@@ -40,6 +47,7 @@ func (b binding) side() []section {
 
 func (b binding) sideRollback() []rollback {
 	return []rollback{{"the view, and all that desnode knows of the rows; the table was never changed", append([]string{
+		"DROP VIEW IF EXISTS " + b.view.Keys,
 		"DROP VIEW IF EXISTS " + b.view.Relation,
 		"DROP FUNCTION IF EXISTS " + b.ownFunction("update") + "()",
 		"DELETE FROM desnode.entry WHERE source = " + quoteLiteral(b.m.Source),

@@ -108,12 +108,13 @@ func (c *check) schemaVersion(ctx context.Context) error {
 func (c *check) relation(ctx context.Context) error {
 	name := c.view.Relation
 	var kind, comment string
-	var updatable, rls bool
+	var updatable, rls, keys bool
 	var triggers int
 	err := c.one(ctx, `SELECT c.relkind::text, pg_relation_is_updatable(c.oid, true) & 4 <> 0, c.relrowsecurity,
- coalesce(obj_description(c.oid, 'pg_class'), ''), (SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid AND tgtype & 64 <> 0 AND tgenabled <> 'D')
+ coalesce(obj_description(c.oid, 'pg_class'), ''), (SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid AND tgtype & 64 <> 0 AND tgenabled <> 'D'),
+ CASE WHEN has_schema_privilege($1, 'USAGE') THEN to_regclass($3) IS NOT NULL ELSE true END -- which refuses to look elsewhere
  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2`,
-		[]any{c.view.SchemaName, c.view.TableName}, &kind, &updatable, &rls, &comment, &triggers)
+		[]any{c.view.SchemaName, c.view.TableName, c.view.Keys}, &kind, &updatable, &rls, &comment, &triggers, &keys)
 	if errors.Is(err, pgx.ErrNoRows) {
 		cure := c.initAgain()
 		if !c.view.Side && c.cfg.Mapping.Table != "" {
@@ -132,6 +133,8 @@ func (c *check) relation(ctx context.Context) error {
 		c.fail(name, "was made from another mapping than the configured one", "what the configuration says would not count", c.initAgain())
 	case c.view.Side && triggers == 0:
 		c.fail(name, "has lost its trigger", "it takes no updates", c.initAgain())
+	case c.view.Side && !keys:
+		c.fail(c.view.Keys, "is not there", "large tables are walked by it", c.initAgain())
 	case !slices.Contains([]string{"r", "p", "v", "f"}, kind):
 		c.fail(name, "is neither a table nor a view", "it takes no updates", "")
 		c.stop = true

@@ -112,6 +112,15 @@ func (c *check) tooFew(ctx context.Context) (few []string, err error) {
 	for _, m := range missing {
 		few = append(few, m+" on "+c.view.Relation)
 	}
+	if c.view.Side {
+		var reads *bool
+		if err := c.one(ctx, `SELECT has_table_privilege(to_regclass($1), 'SELECT')`, []any{c.view.Keys}, &reads); err != nil {
+			return nil, err
+		}
+		if reads != nil && !*reads {
+			few = append(few, "SELECT on "+c.view.Keys)
+		}
+	}
 	var usage bool
 	if err := c.one(ctx, `SELECT has_schema_privilege($1, 'USAGE')`, []any{c.view.SchemaName}, &usage); err != nil {
 		return nil, err

@@ -35,6 +35,8 @@ type Postgres struct {
 	sent     atomic.Int64           // statements
 	queries  atomic.Pointer[pgQueries]
 	proof    proof
+	idle     idle
+	scans    chan struct{} // one token for each statement that reads the whole table
 }
 
 var _ Table = (*Postgres)(nil)
@@ -47,7 +49,7 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open source %s: %w", cfg.Mapping.Source, err)
 	}
-	p := &Postgres{cfg: cfg, resolved: resolved, pools: map[Role]*pgxpool.Pool{}, proof: proof{turn: make(chan struct{}, 1)}}
+	p := &Postgres{cfg: cfg, resolved: resolved, pools: map[Role]*pgxpool.Pool{}, proof: proof{turn: make(chan struct{}, 1)}, scans: make(chan struct{}, maxScans)}
 	if err := p.open(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open source %s: %w", cfg.Mapping.Source, err), p.Close())
 	}
@@ -150,7 +152,7 @@ func (p *Postgres) TimePrecision() time.Duration {
 func (p *Postgres) ClaimCluster(ctx context.Context, id desformat.ClusterID) error {
 	const op = "claim"
 	if p.pools[RoleMarker] != nil {
-		_, err := collect(ctx, p, call{RoleMarker, op, 0}, func(*pgQueries) request {
+		_, err := collect(ctx, p, call{role: RoleMarker, op: op}, func(*pgQueries) request {
 			return request{
 				`INSERT INTO desnode.cluster (source, cluster) VALUES ($1::text, $2::bytea) ON CONFLICT DO NOTHING`,
 				[]any{p.cfg.Mapping.Source, id[:]},
@@ -160,7 +162,7 @@ func (p *Postgres) ClaimCluster(ctx context.Context, id desformat.ClusterID) err
 			return err
 		}
 	}
-	found, err := collect(ctx, p, call{p.anyRole(), op, 0}, func(*pgQueries) request {
+	found, err := collect(ctx, p, call{role: p.anyRole(), op: op}, func(*pgQueries) request {
 		return request{`SELECT cluster FROM desnode.cluster WHERE source = $1::text`, []any{p.cfg.Mapping.Source}}
 	}, func(_ *pgQueries, c pgCells) ([]byte, error) { return c.bytes(0) })
 	if err != nil {
@@ -186,7 +188,7 @@ func (p *Postgres) anyRole() Role {
 // them, or this one behind its primary. false: there are none, or the role may
 // not see them (it needs pg_monitor or pg_read_all_stats).
 func (p *Postgres) ReplicaLag(ctx context.Context) (lag time.Duration, known bool, err error) {
-	found, err := collect(ctx, p, call{p.anyRole(), "replica lag", 0}, func(*pgQueries) request {
+	found, err := collect(ctx, p, call{role: p.anyRole(), op: "replica lag"}, func(*pgQueries) request {
 		return request{`SELECT CASE
  WHEN pg_is_in_recovery() AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
  WHEN pg_is_in_recovery() THEN (extract(epoch FROM now() - pg_last_xact_replay_timestamp()) * 1000000)::bigint

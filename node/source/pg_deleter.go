@@ -10,7 +10,7 @@ import (
 
 // Deletable lists PACKED rows of the pack, by rising id.
 func (p *Postgres) Deletable(ctx context.Context, pack desformat.PackID, packedBefore time.Time, after string, limit int) ([]Row, error) {
-	return p.list(ctx, call{RoleDeleter, "deletable", 0}, after, limit, func(q *pgQueries, v *params) string {
+	return p.list(ctx, call{role: RoleDeleter, op: "deletable"}, after, limit, func(q *pgQueries, v *params) string {
 		return q.is(Packed) + " AND " + q.col(migrations.ColPack) + " = " + v.bytes(pack[:]) +
 			" AND " + q.col(migrations.ColPackedAt) + " < " + v.at(packedBefore) + " AND " + q.col(migrations.ColError) + " IS NULL"
 	})
@@ -23,7 +23,7 @@ func (p *Postgres) Claim(ctx context.Context, row Row, claim string) (bool, erro
 	if err := claimable(&row, claim); err != nil {
 		return false, p.wrap(op, err)
 	}
-	return p.one(ctx, call{RoleDeleter, op, 0}, &row, func(q *pgQueries) request {
+	return p.one(ctx, call{role: RoleDeleter, op: op}, &row, func(q *pgQueries) request {
 		v := &params{}
 		held, mine := q.col(migrations.ColClaim), v.text(claim)
 		return q.update(v, []lastSeen{q.seen(0, &row)}, change{
@@ -43,7 +43,7 @@ func (p *Postgres) Unclaim(ctx context.Context, row Row, claim, code, text strin
 	if err := claimable(&row, claim); err != nil {
 		return p.wrap(op, err)
 	}
-	_, err := p.one(ctx, call{RoleDeleter, op, 0}, &row, func(q *pgQueries) request {
+	_, err := p.one(ctx, call{role: RoleDeleter, op: op}, &row, func(q *pgQueries) request {
 		v := &params{}
 		set := []string{q.set(migrations.ColClaim, "NULL")}
 		if code != "" {
@@ -70,7 +70,7 @@ func (p *Postgres) Deleted(ctx context.Context, row Row, claim string, at time.T
 	if err := claimable(&row, claim); err != nil {
 		return false, p.wrap(op, err)
 	}
-	c := call{RoleDeleter, op, 0}
+	c := call{role: RoleDeleter, op: op}
 	ok, err := p.one(ctx, c, &row, func(q *pgQueries) request {
 		v := &params{}
 		update := q.update(v, []lastSeen{q.seen(0, &row)}, change{

@@ -16,6 +16,7 @@ const (
 	deadlockDetected      = "40P01"
 	uniqueViolation       = "23505"
 	lockNotAvailable      = "55P03"
+	queryCanceled         = "57014" // statement_timeout, or somebody's pg_cancel_backend
 	insufficientPrivilege = "42501"
 	tooManyConnections    = "53300"
 	untranslatable        = "22P05"

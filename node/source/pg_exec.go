@@ -17,6 +17,10 @@ type call struct {
 	role  Role
 	op    string
 	limit time.Duration // of each statement; 0: the configured one
+	// narrow: the statement is about a small part of the table, told by a range of
+	// ids. The planner is kept from reading all of it, which it takes for cheaper
+	// when its statistics are old.
+	narrow bool
 }
 
 // request is one statement. Each parameter is cast to its own type in the
@@ -102,7 +106,7 @@ func (p *Postgres) attempt(ctx context.Context, pool *pgxpool.Pool, c call, f fu
 			return err
 		}
 		defer conn.Release()
-		s := &session{p: p, conn: conn.Conn(), limit: c.limit}
+		s := &session{p: p, conn: conn.Conn(), limit: c.limit, narrow: c.narrow}
 		q := p.queries.Load()
 		if q == nil {
 			if q, err = p.lookUp(bounded, s); err != nil {
@@ -132,6 +136,8 @@ type session struct {
 	p     *Postgres
 	conn  *pgx.Conn
 	limit time.Duration // of each statement
+
+	narrow bool
 }
 
 // settings bounds the statements of this transaction, and makes what is written
@@ -145,13 +151,18 @@ func (s *session) settings(ctx context.Context) request {
 	}
 	limit = max(limit, time.Millisecond)
 	ms := func(d time.Duration) string { return strconv.FormatInt(max(1, d.Milliseconds()), 10) }
-	return request{
+	r := request{
 		`SELECT set_config('statement_timeout', $1::text, true), set_config('lock_timeout', $2::text, true),
  set_config('idle_in_transaction_session_timeout', $3::text, true), set_config('TimeZone', 'UTC', true),
  set_config('DateStyle', 'ISO, YMD', true), set_config('bytea_output', 'hex', true),
  set_config('standard_conforming_strings', 'on', true), set_config('jit', 'off', true)`,
 		[]any{ms(limit), ms(min(s.p.cfg.LockTimeout, limit)), ms(limit)},
 	}
+	if s.narrow {
+		r.sql += `, set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+ set_config('enable_mergejoin', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)`
+	}
+	return r
 }
 
 // send sends statements in one round trip. Outside of a transaction they are

@@ -10,10 +10,6 @@ import (
 	"github.com/datavision/desnode/migrations"
 )
 
-// windowRows is how many rows one statement looks at that searches the whole
-// table for rows without a file id.
-const windowRows = 5000
-
 // Unidentified lists rows without a file id, by rising id. A row's file id holds
 // for its path, size and time: when one of them changes it has none.
 func (p *Postgres) Unidentified(ctx context.Context, after string, limit int) ([]Row, error) {
@@ -23,9 +19,9 @@ func (p *Postgres) Unidentified(ctx context.Context, after string, limit int) ([
 // unidentified searches the table in windows, each a short statement, and tells
 // passed the id up to which there was none.
 func (p *Postgres) unidentified(ctx context.Context, op, after string, limit int, passed func(upTo string)) ([]Row, error) {
-	c := call{RoleDeleter, op, 0}
+	c := call{role: RoleDeleter, op: op, narrow: true}
 	for {
-		upTo, full, err := p.window(ctx, c, after)
+		upTo, full, err := p.window(ctx, c, after, windowRows, byKeys)
 		if err != nil || upTo == "" {
 			return nil, err
 		}
@@ -44,30 +40,6 @@ func (p *Postgres) unidentified(ctx context.Context, op, after string, limit int
 	}
 }
 
-// window returns the id of the last of the next rows behind after, "" when
-// there are none, and whether there may be more.
-func (p *Postgres) window(ctx context.Context, c call, after string) (upTo string, full bool, err error) {
-	var wrong error
-	_, err = collect(ctx, p, c, func(q *pgQueries) request {
-		v := &params{}
-		if wrong = q.place(after); wrong != nil {
-			return request{sql: "SELECT WHERE false"}
-		}
-		upTo = ""
-		id := q.col(migrations.ColID)
-		return request{"SELECT w.id::text, count(*) OVER () FROM (SELECT " + id + " AS id" + q.from("true"+q.behind(v, after)) +
-			" ORDER BY " + id + fmt.Sprintf(" LIMIT %d", windowRows) + ") AS w ORDER BY w.id DESC LIMIT 1", *v}
-	}, func(_ *pgQueries, row pgCells) (struct{}, error) {
-		n, err := row.integer(1)
-		upTo, full = row.text(0), n == windowRows
-		return struct{}{}, err
-	})
-	if wrong != nil {
-		err = p.wrap(c.op, wrong)
-	}
-	return upTo, full, err
-}
-
 // reaches is the condition that the row's file may be there.
 func (q *pgQueries) reaches() string { return "(" + q.is(DeletedSource) + ") IS NOT TRUE" }
 
@@ -82,7 +54,7 @@ func (p *Postgres) Identify(ctx context.Context, rows []Row, fileIDs []string) e
 	if err != nil || len(rows) == 0 {
 		return p.wrap(op, err)
 	}
-	_, err = collect(ctx, p, call{RoleDeleter, op, 0}, func(q *pgQueries) request { return q.identify(rows, fileIDs) }, noRow)
+	_, err = collect(ctx, p, call{role: RoleDeleter, op: op}, func(q *pgQueries) request { return q.identify(rows, fileIDs) }, noRow)
 	return err
 }
 
@@ -123,7 +95,7 @@ func (q *pgQueries) wordOf(state State) (string, bool) {
 func (p *Postgres) ForgetMissing(ctx context.Context) error {
 	p.proof.forget()
 	for {
-		gone, err := collect(ctx, p, call{RoleDeleter, "forget missing files", 0}, func(q *pgQueries) request {
+		gone, err := collect(ctx, p, call{role: RoleDeleter, op: "forget missing files"}, func(q *pgQueries) request {
 			v := &params{}
 			return request{"WITH gone AS (DELETE FROM desnode.file_id AS f WHERE f.source = " + q.source +
 				" AND f.id IN (SELECT m.id FROM desnode.file_id AS m WHERE m.source = " + q.source + " AND m.file_id = " + v.text(NoFileID) +
@@ -170,7 +142,7 @@ func (p *Postgres) Sharing(ctx context.Context, row Row, fileID string, paths []
 	if row.Source == p.cfg.Mapping.Source {
 		own = row.ID
 	}
-	n, err := p.sharing(ctx, call{RoleDeleter, op, 0}, own, fileID, paths)
+	n, err := p.sharing(ctx, call{role: RoleDeleter, op: op}, own, fileID, paths)
 	if err != nil || n > 0 {
 		return n, err
 	}

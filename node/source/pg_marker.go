@@ -13,10 +13,28 @@ import (
 
 // Eligible lists ACTIVE rows to mark, by rising id. Those without a readable
 // time are among them: marking refuses them.
+//
+// Where one statement answers soon, by the partial index, it is asked for as it
+// is. Else, and always with the side binding, whose view has no such index, the
+// table is walked in windows (see idle).
 func (p *Postgres) Eligible(ctx context.Context, before time.Time, after string, limit int) ([]Row, error) {
-	return p.list(ctx, call{RoleMarker, "eligible", 0}, after, limit, func(q *pgQueries, v *params) string {
-		return q.is(Active) + " AND " + q.eligible(v, before)
-	})
+	limit = min(limit, MaxBatch)
+	c := call{role: RoleMarker, op: "eligible"}
+	s := search{p: p, before: before, limit: limit}
+	if !p.resolved.Side && !p.idle.narrow(p.cfg.Now()) {
+		c.limit = min(p.cfg.StatementTimeout, directLimit)
+		began := p.cfg.Now()
+		found, err := p.list(ctx, c, after, limit, s.eligible)
+		now := p.cfg.Now()
+		slow := sqlState(err) == queryCanceled && ctx.Err() == nil
+		if slow || err == nil && len(found) < limit && now.Sub(began) > directSlow {
+			p.idle.narrowUntil(now.Add(narrowFor))
+		}
+		if !slow {
+			return found, err
+		}
+	}
+	return s.walk(ctx, after)
 }
 
 // list lists rows by rising id, behind after.
@@ -69,7 +87,7 @@ func (p *Postgres) Mark(ctx context.Context, rows []Row, m Marking) ([]bool, err
 	if len(rows) == 0 {
 		return moved, nil
 	}
-	c := call{RoleMarker, op, 0}
+	c := call{role: RoleMarker, op: op}
 	var batch []lastSeen
 	changed, err := collect(ctx, p, c, func(q *pgQueries) request {
 		batch = batch[:0]
@@ -174,7 +192,7 @@ func (p *Postgres) Refuse(ctx context.Context, row Row, code, text string, at ti
 	if row.State != Active && row.State != Marked {
 		return p.wrap(op, fmt.Errorf("row %s is %s", row.ID, row.State))
 	}
-	_, err := p.one(ctx, call{RoleMarker, op, 0}, &row, func(q *pgQueries) request { return q.refuse(&row, code, text, at) })
+	_, err := p.one(ctx, call{role: RoleMarker, op: op}, &row, func(q *pgQueries) request { return q.refuse(&row, code, text, at) })
 	return err
 }
 

@@ -17,9 +17,24 @@ type keyed struct {
 	Tally
 }
 
+// maxScans is how many statements that may take long run at once. The other
+// connections of the reader's pool are for files that are asked for.
+const maxScans = 2
+
+// scan is collect for a statement that may read the whole table.
+func scan[T any](ctx context.Context, p *Postgres, op string, build func(*pgQueries) request, each func(*pgQueries, pgCells) (T, error)) ([]T, error) {
+	select {
+	case p.scans <- struct{}{}:
+		defer func() { <-p.scans }()
+	case <-ctx.Done():
+		return nil, p.wrap(op, ctx.Err())
+	}
+	return collect(ctx, p, call{role: RoleReader, op: op, limit: p.cfg.ScanTimeout}, build, each)
+}
+
 // tallies sums up rows, grouped by an expression.
 func (p *Postgres) tallies(ctx context.Context, op string, build func(*pgQueries, *params) (key, where string)) ([]keyed, error) {
-	return collect(ctx, p, call{RoleReader, op, p.cfg.ScanTimeout}, func(q *pgQueries) request {
+	return scan(ctx, p, op, func(q *pgQueries) request {
 		v := &params{}
 		key, where := build(q, v)
 		modified := q.col(migrations.ColModifiedAt)
@@ -66,7 +81,7 @@ func (p *Postgres) Counts(ctx context.Context) (map[State]Tally, error) {
 
 // Pending counts the MARKED and the FAILED rows by their partial indexes.
 func (p *Postgres) Pending(ctx context.Context) (marked, failed Tally, err error) {
-	found, err := collect(ctx, p, call{RoleReader, "count the pending", p.cfg.ScanTimeout}, func(q *pgQueries) request {
+	found, err := scan(ctx, p, "count the pending", func(q *pgQueries) request {
 		sums := ", count(*), " + sumOf("greatest("+q.size+", 0)")
 		return request{"SELECT 'm'" + sums + q.from(q.is(Marked)) +
 			" UNION ALL SELECT 'f'" + sums + q.from(q.is(Failed)+" AND "+q.col(migrations.ColError)+" IS NOT NULL"), nil}
@@ -89,6 +104,7 @@ func (p *Postgres) EligibleTally(ctx context.Context, before time.Time) (eligibl
 	for _, k := range found {
 		if k.key == "t" {
 			eligible = k.Tally
+			p.idle.forget() // somebody waits for them
 		} else {
 			young = k.Tally
 		}
@@ -126,7 +142,7 @@ func (p *Postgres) FailureTally(ctx context.Context) (map[string]Tally, error) {
 
 // Failures lists rows that have an archive_error, by rising id.
 func (p *Postgres) Failures(ctx context.Context, code, after string, limit int) ([]Row, error) {
-	return p.list(ctx, call{RoleReader, "list the failures", 0}, after, limit, func(q *pgQueries, v *params) string {
+	return p.list(ctx, call{role: RoleReader, op: "list the failures"}, after, limit, func(q *pgQueries, v *params) string {
 		return q.failing(v, code)
 	})
 }
@@ -153,13 +169,16 @@ func (p *Postgres) Retry(ctx context.Context, which Selection, at time.Time) (to
 
 func (p *Postgres) retry(ctx context.Context, which Selection, at time.Time) (total int64, err error) {
 	for after := ""; ; {
-		page, err := collect(ctx, p, call{RoleMarker, "retry", 0}, func(q *pgQueries) request {
+		page, err := collect(ctx, p, call{role: RoleMarker, op: "retry"}, func(q *pgQueries) request {
 			return q.retry(which, after, at)
 		}, func(_ *pgQueries, c pgCells) (string, error) { return c.text(0), nil })
 		if err != nil {
 			return total, err
 		}
 		total += int64(len(page))
+		if len(page) > 0 {
+			p.idle.forget() // some may be ACTIVE again
+		}
 		if len(page) == 0 {
 			return total, nil
 		}

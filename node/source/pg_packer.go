@@ -33,7 +33,7 @@ func (p *Postgres) Backlog(ctx context.Context, bits uint8, d Due) ([]Bucket, er
 	if rowCap <= 0 {
 		rowCap = math.MaxInt64
 	}
-	return collect(ctx, p, call{RolePacker, op, 0}, func(q *pgQueries) request {
+	return collect(ctx, p, call{role: RolePacker, op: op}, func(q *pgQueries) request {
 		v := &params{}
 		sql := fmt.Sprintf("SELECT %s >> %d, count(*), %s, min(%s)", q.col(migrations.ColHash),
 			desformat.MaxRangeBits-int(bits), sumOf("least("+q.size+", "+v.integer(rowCap)+")"), q.col(migrations.ColMarkedAt))
@@ -58,7 +58,7 @@ func (p *Postgres) Backlog(ctx context.Context, bits uint8, d Due) ([]Bucket, er
 func (p *Postgres) Marked(ctx context.Context, r desformat.Range, after After, d Due, limit int) ([]Row, error) {
 	const op = "marked"
 	var wrong error
-	found, err := p.rows(ctx, call{RolePacker, op, 0}, func(q *pgQueries) request {
+	found, err := p.rows(ctx, call{role: RolePacker, op: op}, func(q *pgQueries) request {
 		v := &params{}
 		if wrong = q.place(after.ID); wrong != nil {
 			return request{sql: "SELECT WHERE false"}
@@ -84,7 +84,7 @@ func (p *Postgres) Attempt(ctx context.Context, row Row, code, text string, limi
 	if row.State != Marked {
 		return false, p.wrap(op, fmt.Errorf("row %s is %s", row.ID, row.State))
 	}
-	c := call{RolePacker, op, 0}
+	c := call{role: RolePacker, op: op}
 	last := row.Attempts+1 >= limit
 	ok, err := p.one(ctx, c, &row, func(q *pgQueries) request {
 		v := &params{}
@@ -123,7 +123,7 @@ func (p *Postgres) Acknowledge(ctx context.Context, acks []Ack, limit int, at ti
 	if len(acks) == 0 {
 		return a.results, nil
 	}
-	c := call{RolePacker, op, 0}
+	c := call{role: RolePacker, op: op}
 	changed, err := collect(ctx, p, c, func(q *pgQueries) request {
 		a.prepare(q)
 		return a.apply(q, 0, len(a.batch))

@@ -14,7 +14,7 @@ func (p *Postgres) ByName(ctx context.Context, name string) (Row, error) {
 	if !storable(name) {
 		return Row{}, missing
 	}
-	found, err := p.rows(ctx, call{RoleReader, op, 0}, func(q *pgQueries) request {
+	found, err := p.rows(ctx, call{role: RoleReader, op: op}, func(q *pgQueries) request {
 		v := &params{}
 		value, served, own := v.text(name), q.col(migrations.ColDesName), q.col(migrations.ColName)
 		return request{"(SELECT " + q.row + q.from(served+" = "+value) + " LIMIT 1) UNION ALL (SELECT " + q.row +
@@ -38,7 +38,7 @@ func (p *Postgres) ByName(ctx context.Context, name string) (Row, error) {
 
 // ByID returns the row with that id.
 func (p *Postgres) ByID(ctx context.Context, id string) (Row, error) {
-	c := call{RoleReader, "look up the id", 0}
+	c := call{role: RoleReader, op: "look up the id"}
 	found, err := p.byID(ctx, c, id)
 	if err == nil && len(found) == 0 {
 		err = p.wrap(c.op, fmt.Errorf("%q: %w", id, ErrNotFound))

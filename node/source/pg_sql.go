@@ -17,6 +17,7 @@ import (
 type pgQueries struct {
 	source   string // the source's name as a literal
 	relation string
+	keys     string // the relation to walk by id
 	filter   string // "" or " AND (…)"
 	lockable bool
 
@@ -49,7 +50,7 @@ func (p *Postgres) lookUp(ctx context.Context, s *session) (*pgQueries, error) {
 
 func newQueries(source string, r migrations.Resolved, types map[string]pgType) (*pgQueries, error) {
 	q := &pgQueries{
-		source: sqlText(source), relation: r.Relation + " AS t",
+		source: sqlText(source), relation: r.Relation + " AS t", keys: r.Keys + " AS t",
 		columns: map[string]string{}, states: map[string]string{}, words: map[string]State{},
 	}
 	if r.Filter != "" {
@@ -182,7 +183,10 @@ func (q *pgQueries) written() string {
 // ids. No row without an id is ever listed: nothing could be done to it.
 func (q *pgQueries) behind(v *params, after string) string {
 	id := q.col(migrations.ColID)
-	if after == "" {
+	switch {
+	case after == "" && q.id.text():
+		return " AND " + id + " > ''" // "" would be taken for the start again
+	case after == "":
 		return " AND " + id + " IS NOT NULL"
 	}
 	return " AND " + id + " > " + v.text(after) + "::" + q.id.cast

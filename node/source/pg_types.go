@@ -51,7 +51,7 @@ type idType struct {
 }
 
 var (
-	decimal = regexp.MustCompile(`^(0|-?[1-9][0-9]{0,37})$`)
+	decimal = regexp.MustCompile(`^(-?[0-9]{1,64}(\.[0-9]{1,64})?|NaN|-?Infinity)$`)
 	uuid    = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
 
@@ -75,8 +75,11 @@ func newIDType(t pgType) (idType, error) {
 	return idType{}, fmt.Errorf("ids of type %s: %w", t.name, ErrRelation)
 }
 
-// holds reports whether a row can have the id, in the one spelling in which the
-// database prints it.
+// text reports whether ids are texts.
+func (t idType) text() bool { return t.bits == 0 && t.form == nil }
+
+// holds reports whether a row can have the id, of integers and uuids in the one
+// spelling in which the database prints them.
 func (t idType) holds(id string) bool {
 	switch {
 	case t.bits > 0:
