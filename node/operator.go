@@ -179,7 +179,7 @@ func (n *Node) Verify(ctx context.Context, req api.VerifyRequest, send func(api.
 			OK: r.Err == nil && r.Damage == "", Damage: r.Damage,
 		}
 		if r.Err != nil {
-			e.Damage = "not verified: " + r.Err.Error()
+			e.Unread = r.Err.Error()
 		}
 		return send(e)
 	})

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -90,27 +91,29 @@ func problemOf(err error) *Problem {
 	if errors.As(err, &original) {
 		return &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: original.Public()}
 	}
+	const noAnswer = "the store or a source does not answer; the node's log says which"
 	for _, known := range []struct {
 		err    error
 		status int
 		code   Code
+		say    string // what the client is told, in place of the error's text
 	}{
-		{desformat.ErrInvalidName, http.StatusBadRequest, CodeInvalidName},
-		{ErrInvalidRequest, http.StatusBadRequest, CodeInvalidRequest},
-		{retriever.ErrUnknownSource, http.StatusBadRequest, CodeInvalidRequest},
-		{retriever.ErrAmbiguous, http.StatusBadRequest, CodeInvalidRequest},
-		{ErrConflict, http.StatusConflict, CodeConflict},
-		{retriever.ErrUnconfirmed, http.StatusServiceUnavailable, CodeUnconfirmed},
-		{retriever.ErrUnavailable, http.StatusServiceUnavailable, CodeUnavailable},
-		{retriever.ErrNotFound, http.StatusNotFound, CodeNotFound},
-		{retriever.ErrGone, http.StatusGone, CodeGone},
-		{retriever.ErrBusy, http.StatusTooManyRequests, CodeBusy},
-		{desformat.ErrCorrupt, http.StatusInternalServerError, CodeCorrupt},
-		{context.DeadlineExceeded, http.StatusServiceUnavailable, CodeUnavailable},
-		{context.Canceled, http.StatusServiceUnavailable, CodeUnavailable},
+		{desformat.ErrInvalidName, http.StatusBadRequest, CodeInvalidName, ""},
+		{ErrInvalidRequest, http.StatusBadRequest, CodeInvalidRequest, ""},
+		{retriever.ErrUnknownSource, http.StatusBadRequest, CodeInvalidRequest, ""},
+		{retriever.ErrAmbiguous, http.StatusBadRequest, CodeInvalidRequest, ""},
+		{ErrConflict, http.StatusConflict, CodeConflict, ""},
+		{retriever.ErrUnconfirmed, http.StatusServiceUnavailable, CodeUnconfirmed, ""},
+		{retriever.ErrUnavailable, http.StatusServiceUnavailable, CodeUnavailable, noAnswer},
+		{retriever.ErrNotFound, http.StatusNotFound, CodeNotFound, ""},
+		{retriever.ErrGone, http.StatusGone, CodeGone, ""},
+		{retriever.ErrBusy, http.StatusTooManyRequests, CodeBusy, ""},
+		{desformat.ErrCorrupt, http.StatusInternalServerError, CodeCorrupt, ""},
+		{context.DeadlineExceeded, http.StatusServiceUnavailable, CodeUnavailable, noAnswer},
+		{context.Canceled, http.StatusServiceUnavailable, CodeUnavailable, ""},
 	} {
 		if errors.Is(err, known.err) {
-			return &Problem{Status: known.status, Code: known.code, Detail: detail(known.status, known.err, err)}
+			return &Problem{Status: known.status, Code: known.code, Detail: cmp.Or(known.say, detail(known.status, known.err, err))}
 		}
 	}
 	return &Problem{Status: http.StatusInternalServerError, Code: CodeInternal, Detail: "an unexpected error; the log has it under this request id"}

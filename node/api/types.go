@@ -233,6 +233,7 @@ type VerifyEvent struct {
 	Bytes   int64            `json:"bytes,omitempty"`
 	OK      bool             `json:"ok"` // in the last event: all packs were
 	Damage  string           `json:"damage,omitempty"`
+	Unread  string           `json:"unread,omitempty"` // why it could not be read: nothing is known of damage
 	End
 }
 

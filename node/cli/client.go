@@ -111,8 +111,19 @@ func problemOf(resp *http.Response) error {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
 	if err != nil || json.Unmarshal(b, &p) != nil || p.Code == "" {
 		p = api.Problem{Status: resp.StatusCode, Code: codeOf(resp.StatusCode), Title: resp.Status}
+		if resp.Request != nil && resp.Request.Method == http.MethodHead {
+			p.Detail = headDetails[resp.StatusCode]
+		}
 	}
 	return &p
+}
+
+// headDetails stand in for what the answers to HEAD leave out.
+var headDetails = map[int]string{
+	http.StatusNotFound:           "no such file",
+	http.StatusGone:               "the name was removed",
+	http.StatusTooManyRequests:    "too many misses from this client",
+	http.StatusServiceUnavailable: "the node can't tell at the moment; try again",
 }
 
 // codeOf stands in where an answer has no body: HEAD, or something that is not

@@ -6,11 +6,14 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/source"
 )
 
 func (a *app) failed() *cobra.Command {
@@ -33,6 +36,11 @@ func (a *app) failed() *cobra.Command {
 			all, err := listFailed(cmd.Context(), c, q)
 			if err != nil {
 				return err
+			}
+			if len(all.Rows) == 0 {
+				if err := knownCode(q.Code); err != nil {
+					return err
+				}
 			}
 			return a.print(all, func(w io.Writer) error { return writeFailed(w, all) })
 		},
@@ -83,10 +91,20 @@ func writeFailed(w io.Writer, page api.FailedPage) error {
 	for _, r := range page.Rows {
 		t.row(printable(r.Source), printable(r.State), r.Attempts, formatTime(r.LastAttempt), printable(r.Code), shortened(r.Name), shortened(r.Text))
 	}
-	if page.Next != "" {
-		t.row("there are more: raise --limit")
+	if err := t.flush(); err != nil || page.Next == "" {
+		return err
 	}
-	return t.flush()
+	_, err := io.WriteString(w, "there are more: raise --limit\n")
+	return err
+}
+
+// knownCode refuses a code that no file can have. It is asked when none has it,
+// since a newer node may know more.
+func knownCode(code string) error {
+	if code == "" || slices.Contains(source.Codes(), code) {
+		return nil
+	}
+	return usage(fmt.Sprintf("--code: no file has %q; the codes are %s", code, strings.Join(source.Codes(), ", ")))
 }
 
 // writeCodes writes the sums by code.
@@ -120,6 +138,11 @@ func (a *app) retry() *cobra.Command {
 				return err
 			}); err != nil {
 				return err
+			}
+			if r.Retried == 0 {
+				if err := knownCode(req.Code); err != nil {
+					return err
+				}
 			}
 			if r.Retried == 0 && len(args) > 0 {
 				return fmt.Errorf("%w: no failed file has such a name", errNotFound)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os/user"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,8 @@ func (a *app) throttle() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "throttle",
 		Short: "Show or set how fast and when files are archived",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return usage("say what to do: show, set or clear") },
 	}
 	cmd.AddCommand(a.clients(a.throttleShow(), a.throttleSet(), a.throttleClear())...)
 	return cmd
@@ -46,6 +49,10 @@ limits before, and those of the configuration, no longer hold.`,
   desnode throttle set --bytes-per-second 20MiB --for mark,delete`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			limits := []string{"files-per-second", "files-per-day", "bytes-per-second", "bytes-per-day", "window"}
+			if !slices.ContainsFunc(limits, cmd.Flags().Changed) {
+				return usage("say which limit or window; --files-per-day 0 alone lifts all, 'desnode throttle clear' puts those of the configuration back")
+			}
 			l.BytesPerSecond, l.BytesPerDay = int64(bytesPerSecond), int64(bytesPerDay)
 			return a.pace(cmd, http.MethodPut, api.PathThrottle, l)
 		},

@@ -16,13 +16,14 @@ type verifyResult struct {
 	OK      bool              `json:"ok"`
 	Packs   []api.VerifyEvent `json:"packs"`
 	Damaged int               `json:"damaged"`
+	Unread  int               `json:"unread"` // the store did not give them; nothing is known of damage
 }
 
 func (a *app) verify() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify [PACK...]",
 		Short: "Read packs back from the store and check every record",
-		Long:  "Reads the named packs, or all, back from the store whole and checks every byte against the checksums. Exit code 1 when one is damaged.",
+		Long:  "Reads the named packs, or all, back from the store whole and checks every byte against the checksums. Exit code 1 when one is damaged, 4 when one could not be read.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var req api.VerifyRequest
 			for _, arg := range args {
@@ -45,8 +46,12 @@ func (a *app) verify() *cobra.Command {
 					return nil
 				}
 				result.Packs = append(result.Packs, e)
-				if !e.OK {
-					result.OK = false
+				result.OK = result.OK && e.OK
+				switch {
+				case e.OK:
+				case e.Damage == "" && e.Unread != "":
+					result.Unread++
+				default:
 					result.Damaged++
 				}
 				bytes, records = bytes+e.Bytes, records+e.Records
@@ -67,8 +72,11 @@ func (a *app) verify() *cobra.Command {
 					return fmt.Errorf("%w: the manifest has no pack %s", errNotFound, id)
 				}
 			}
-			if !result.OK {
+			switch {
+			case result.Damaged > 0:
 				return fmt.Errorf("%w: %s damaged", errFailed, count(int64(result.Damaged), "pack"))
+			case result.Unread > 0:
+				return fmt.Errorf("%w: %s could not be read, which says nothing of damage", errUnavailable, count(int64(result.Unread), "pack"))
 			}
 			return nil
 		},
@@ -84,7 +92,11 @@ func writeVerify(w io.Writer, r verifyResult) error {
 	t.row("PACK", "RECORDS", "BYTES", "RESULT")
 	for _, e := range r.Packs {
 		verdict := "ok"
-		if !e.OK {
+		switch {
+		case e.OK:
+		case e.Damage == "" && e.Unread != "":
+			verdict = "not read: " + printable(e.Unread)
+		default:
 			verdict = "DAMAGED: " + printable(e.Damage)
 		}
 		t.row(e.Pack, formatCount(e.Records), formatBytes(e.Bytes), verdict)

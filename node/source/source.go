@@ -99,3 +99,11 @@ const (
 	CodeNoRecord      = "no-record"       // its pack has no live record of the row: not deleted
 	CodeUndeletable   = "not-deletable"   // its folder or store does not let it be deleted
 )
+
+// Codes lists the failure codes.
+func Codes() []string {
+	return []string{
+		CodeInvalidName, CodeInvalidPath, CodeInvalidRow, CodeDuplicateName, CodeNoFile, CodeChanged, CodeChecksum,
+		CodeNotRegular, CodeReadError, CodeRefused, CodeShared, CodeDiffers, CodeNoRecord, CodeUndeletable,
+	}
+}
