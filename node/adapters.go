@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -125,6 +126,10 @@ func originalError(err error) error {
 		return fmt.Errorf("%w: %w", source.ErrChanged, err)
 	case errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("%w: %w", source.ErrNoFile, err)
+	case errors.Is(err, store.ErrFrozen):
+		return fmt.Errorf("%w: %w", fs.ErrPermission, err)
+	case errors.Is(err, store.ErrAccess):
+		return fmt.Errorf("%w: %w", source.ErrDenied, err)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package source
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
@@ -9,10 +10,10 @@ import (
 // Objects are the objects of one S3 bucket, as Originals read and delete them.
 // All methods may be called at once. ErrNoFile only when the store answered
 // that there is no such object, or no such version of it. An error that is
-// fs.ErrPermission is the object's own: the store refuses this very one (access
-// denied, or kept in a class that must be restored first). Any other says
-// nothing about the object: credentials that have run out and a missing bucket
-// among them.
+// fs.ErrPermission is the object's own: the store refuses this very one (kept in
+// a class that must be restored first). ErrDenied: the store refuses, and does
+// not say what. Any other says nothing about the object: a missing bucket among
+// them.
 type Objects interface {
 	// Head describes the newest version.
 	Head(ctx context.Context, key string) (ObjectInfo, error)
@@ -24,6 +25,9 @@ type Objects interface {
 	// errors.ErrUnsupported: the store knows neither, and nothing is deleted.
 	Delete(ctx context.Context, key, version string) error
 }
+
+// ErrDenied: the store denies access, to this object, to all or to whoever asks.
+var ErrDenied = errors.New("access denied")
 
 // ObjectInfo describes one version of an object.
 type ObjectInfo struct {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -27,6 +28,36 @@ func objectID(bucket, key string) string { return objectScheme + bucket + "/" + 
 type bucketFile struct {
 	objects Objects
 	at      spot
+	read    *sync.Map // mixed.read
+}
+
+// witness is a version of an object that could be read.
+type witness struct{ key, version string }
+
+// witnessed remembers that the object could be read.
+func (b bucketFile) witnessed(version string) {
+	w := witness{b.at.key(), version}
+	if old, ok := b.read.Load(b.at.root.target()); !ok || old != w {
+		b.read.Store(b.at.root.target(), w)
+	}
+}
+
+// alone reports whether the object alone is denied: another one below the root,
+// which could be read before, still can. A whole bucket whose access was taken
+// away must not make each of its rows fail.
+func (b bucketFile) alone(ctx context.Context) bool {
+	root := b.at.root.target()
+	found, _ := b.read.Load(root)
+	w, ok := found.(witness)
+	if !ok || w.key == b.at.key() {
+		return false
+	}
+	body, err := b.objects.Get(ctx, w.key, w.version, 0, 1)
+	if err != nil {
+		b.read.CompareAndDelete(root, found)
+		return false
+	}
+	return body.Close() == nil
 }
 
 func (b bucketFile) id() string     { return objectID(b.at.root.Bucket, b.at.key()) }
@@ -41,6 +72,8 @@ func (b bucketFile) explain(ctx context.Context, what string, err error) error {
 		return fmt.Errorf("%s %s: %w", what, b, ErrNoFile)
 	case errors.Is(err, ErrChanged), denied(err):
 		return fmt.Errorf("%s %s: %w", what, b, err)
+	case errors.Is(err, ErrDenied) && what != toRemove && b.alone(ctx):
+		return fmt.Errorf("%s %s, and no other object: %w: %w", what, b, fs.ErrPermission, err)
 	}
 	return fmt.Errorf("%s %s: %w", what, b, &RootError{Root: b.at.root.target(), Why: err.Error(), holds: b.at.holds})
 }
@@ -72,6 +105,9 @@ func (b bucketFile) open(ctx context.Context) (Original, error) {
 	return &objectOriginal{ctx: ctx, file: b, seen: seen}, nil
 }
 
+// toRemove is what explain is told of a removal.
+const toRemove = "remove"
+
 // remove deletes the version that was judged.
 func (b bucketFile) remove(ctx context.Context, judged Info) error {
 	if judged.FileID != b.id() || judged.Version == "" {
@@ -84,7 +120,7 @@ func (b bucketFile) remove(ctx context.Context, judged Info) error {
 	case errors.Is(err, errors.ErrUnsupported):
 		return fmt.Errorf("remove %s: the store can't delete one version and no other: %w", b, err)
 	}
-	return b.explain(ctx, "remove", err)
+	return b.explain(ctx, toRemove, err)
 }
 
 // versionGone reports whether the store has that version no more.
@@ -153,6 +189,9 @@ func (o *objectOriginal) Read(p []byte) (int, error) {
 			return 0, o.file.explain(o.ctx, "read", err)
 		}
 		o.body = body
+		if o.seen.Size > 0 {
+			o.file.witnessed(o.seen.Version)
+		}
 	}
 	if left := o.seen.Size - o.pos; int64(len(p)) > left {
 		p = p[:left]

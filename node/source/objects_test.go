@@ -145,6 +145,41 @@ func TestObjectStreamThatLies(t *testing.T) {
 	}
 }
 
+// A store that denies one object, and still gives the one that was read before,
+// means that object: its row fails. One that denies all is the root's trouble.
+func TestDeniedObjectIsToldFromADeniedBucket(t *testing.T) {
+	for _, op := range []string{"Head", "Get"} {
+		t.Run(op, func(t *testing.T) {
+			f, b := inBucket(t, objectstest.Plain)
+			for _, key := range []string{"a", "b", "good"} {
+				b.Put(key, "content", longAgo)
+			}
+			b.Before = func(asked, key string) error {
+				if asked == op && key != "good" {
+					return fmt.Errorf("403: %w", source.ErrDenied)
+				}
+				return nil
+			}
+			var root *source.RootError
+			if _, err := content(t, f, "/data/a"); !errors.As(err, &root) {
+				t.Errorf("before anything was read: %v, want the root's error", err)
+			}
+			if _, err := content(t, f, "/data/good"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := content(t, f, "/data/a"); source.FileFault(err) != source.CodeReadError {
+				t.Errorf("alone denied: %v, want the file's own failure", err)
+			}
+			b.Before = func(string, string) error { return fmt.Errorf("403: %w", source.ErrDenied) }
+			for _, path := range []string{"/data/a", "/data/b", "/data/good"} {
+				if _, err := content(t, f, path); !errors.As(err, &root) || source.FileFault(err) != "" {
+					t.Errorf("%s, all denied: %v, want the root's error", path, err)
+				}
+			}
+		})
+	}
+}
+
 func TestContextOfOpenEndsTheReading(t *testing.T) {
 	f, b := inBucket(t, objectstest.Plain)
 	b.Put("a", "content", longAgo)

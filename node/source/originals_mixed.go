@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
 // mixed are originals of which some stand below local folders and some in
@@ -18,6 +19,7 @@ import (
 type mixed struct {
 	roots   func() []Root
 	buckets func(bucket string) (Objects, error)
+	read    sync.Map // root's target → witness: what was read below it last
 }
 
 var _ Originals = (*mixed)(nil)
@@ -47,7 +49,7 @@ func (m *mixed) file(path string) (at spot, folder *Folders, object *bucketFile,
 	if err != nil {
 		return at, nil, nil, fmt.Errorf("%q: %w", path, &RootError{Root: at.root.target(), Why: err.Error(), holds: at.holds})
 	}
-	return at, nil, &bucketFile{objects: objects, at: at}, nil
+	return at, nil, &bucketFile{objects: objects, at: at, read: &m.read}, nil
 }
 
 // named tells a root's error which rows' paths lie below the root.

@@ -78,6 +78,10 @@ var ErrUnavailable = errors.New("the store is unavailable")
 // object. The error names the role and the right that it takes.
 var ErrAccess = errors.New("the store denies access")
 
+// ErrFrozen: the object is kept in a class from which it must be restored
+// before it can be read. No other object is concerned.
+var ErrFrozen = errors.New("the object must be restored before it can be read")
+
 // ErrReplaced: the key holds another version than the one asked for. An error
 // that is ErrReplaced is also ErrNotFound.
 var ErrReplaced = errors.New("another version is there")

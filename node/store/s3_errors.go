@@ -84,6 +84,8 @@ func (s *S3) explain(ctx context.Context, c call, err error) error {
 		return fmt.Errorf("%s: %w (%s)", where, ErrNotFound, code)
 	case code == "NoSuchBucket":
 		return fmt.Errorf("%s: %w: %q; check the store's URL", where, errNoBucket, s.target.bucket)
+	case code == "InvalidObjectState":
+		return fmt.Errorf("%s: %w: %w", where, ErrFrozen, err)
 	case code == "InvalidAccessKeyId", code == "SignatureDoesNotMatch", code == "ExpiredToken", code == "InvalidToken":
 		return fmt.Errorf("%s: %w: the server does not accept the credentials to %s (from %s): %w", where, ErrAccess, c.role.name, c.role.from, err)
 	case code == "RequestTimeTooSkewed":

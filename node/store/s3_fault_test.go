@@ -433,3 +433,31 @@ func TestS3MemoryOfUploads(t *testing.T) {
 		t.Logf("%.1f MiB allocated for an upload of %d MiB in 32 parts", float64(allocated)/(1<<20), size>>20)
 	}
 }
+
+// An object in a class that must be restored first is told from denied access,
+// although both are a 403: credentials would not help.
+func TestFrozenObject(t *testing.T) {
+	f := newFaulty(t)
+	s := openTestS3(t, through(s3Config(t), f.URL))
+	content := bytesOf(2 << 20)
+	o := putS3(t, s, "k", content)
+	code := "InvalidObjectState"
+	f.set(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if r.Method != http.MethodGet {
+			pass.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/xml")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, "<Error><Code>"+code+"</Code><Message>no</Message></Error>")
+	})
+	for _, n := range []int64{1, -1} {
+		if _, err := readS3(t, s, "k", o.Version, 0, n); !errors.Is(err, ErrFrozen) || errors.Is(err, ErrAccess) || errors.Is(err, ErrNotFound) {
+			t.Errorf("get of %d bytes: %v", n, err)
+		}
+	}
+	code = "AccessDenied"
+	if _, err := readS3(t, s, "k", o.Version, 0, -1); !errors.Is(err, ErrAccess) || errors.Is(err, ErrFrozen) {
+		t.Errorf("denied: %v", err)
+	}
+}
