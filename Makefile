@@ -18,7 +18,7 @@ KILL     ?= -kills 50 -files 10000
 WORK     ?= mark,pack,keep
 
 .PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test outage-test clean
-.PHONY: dev-up dev-node dev-mark dev-pack dev-keep dev-read image compose-e2e
+.PHONY: dev-up dev-node dev-mark dev-pack dev-keep dev-read image compose-e2e ring-study
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-deps: ## install what the tests need and the machine lacks
 
 bench: ## print the figures of DESIGN.md §12
 	.ci/bench
+
+ring-study: ## print how the ring places shards at 3 to 100 nodes, for candidate parameters
+	$(GO) run ./ring/study
 
 fuzz: ## fuzz each target for FUZZTIME (60s)
 	.ci/fuzz $(FUZZTIME)
