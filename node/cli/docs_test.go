@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"github.com/datavision/desnode/node/source"
 )
 
 // TestTheOperatorsGuideKnowsEveryCommand holds the guide against the commands,
@@ -31,6 +33,13 @@ func TestTheOperatorsGuideKnowsEveryCommand(t *testing.T) {
 		}
 	}
 	visit(a.root(), "")
+	_, codes, _ := strings.Cut(guide, "## Failure codes")
+	codes, _, _ = strings.Cut(codes, "\n## ")
+	for _, code := range source.Codes() {
+		if !strings.Contains(codes, "`"+code+"`") {
+			t.Errorf("docs/operator.md does not explain the failure code %q", code)
+		}
+	}
 	for _, line := range strings.Split(exitHelp, "\n")[1:] {
 		code, meaning, _ := strings.Cut(strings.TrimSpace(line), "  ")
 		row := "| " + code + " | " + strings.Replace(meaning, ", ...", ", and so on", 1) + " |"
