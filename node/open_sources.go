@@ -18,14 +18,16 @@ import (
 	"github.com/datavision/desnode/node/store"
 )
 
-func (n *Node) openSources(ctx context.Context, _ *prometheus.Registry) error {
+func (n *Node) openSources(ctx context.Context, metrics *prometheus.Registry) error {
 	for _, name := range slices.Sorted(maps.Keys(n.cfg.Sources)) {
 		c := n.cfg.Sources[name]
-		open := n.openSQLite
+		var rows source.Table
+		var err error
 		if c.Postgres() {
-			open = n.openPostgres
+			rows, err = n.openPostgres(ctx, metrics, name, c)
+		} else {
+			rows, err = n.openSQLite(ctx, name, c)
 		}
-		rows, err := open(ctx, name, c)
 		if err != nil {
 			return err
 		}
@@ -57,7 +59,7 @@ func (n *Node) openSQLite(ctx context.Context, name string, c config.Source) (so
 
 // openPostgres opens a source whose database may be down: reads need none.
 // Work waits at its gate.
-func (n *Node) openPostgres(ctx context.Context, name string, c config.Source) (source.Table, error) {
+func (n *Node) openPostgres(ctx context.Context, metrics *prometheus.Registry, name string, c config.Source) (source.Table, error) {
 	cfg := PostgresConfig(name, c, n.cfg)
 	cfg.Observe = n.observeDatabase
 	rows, err := source.OpenPostgres(ctx, cfg)
@@ -65,6 +67,14 @@ func (n *Node) openPostgres(ctx context.Context, name string, c config.Source) (
 		return nil, err
 	}
 	n.onClose(rows.Close)
+	statements := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name:        "des_source_statements_total",
+		Help:        "Statements sent to the source's database, settings and transactions included.",
+		ConstLabels: prometheus.Labels{"source": name},
+	}, func() float64 { return float64(rows.Statements()) })
+	if err := metrics.Register(statements); err != nil {
+		return nil, err
+	}
 	n.lags = append(n.lags, func(ctx context.Context) (map[string]time.Duration, error) {
 		behind, known, err := rows.ReplicaLag(ctx)
 		if err != nil || !known {
@@ -72,6 +82,7 @@ func (n *Node) openPostgres(ctx context.Context, name string, c config.Source) (
 		}
 		return map[string]time.Duration{name: behind}, nil
 	})
+	warned := map[source.Finding]bool{} // the gate asks one at a time
 	return &gate{Table: rows, prove: func(ctx context.Context) error {
 		report, err := source.CheckPostgres(ctx, cfg, source.CheckScope{Delete: n.cfg.Archive.DeleteSource})
 		if err == nil {
@@ -84,7 +95,8 @@ func (n *Node) openPostgres(ctx context.Context, name string, c config.Source) (
 			return err
 		}
 		for _, f := range report.Findings {
-			if f.Level == source.LevelWarn {
+			if f.Level == source.LevelWarn && !warned[f] {
+				warned[f] = true
 				n.log.WarnContext(ctx, "the source could be better", "source", name, "check", f.Check, "what", f.What, "cure", f.Cure)
 			}
 		}
