@@ -90,7 +90,12 @@ func endToEnd(t *testing.T, versions bool) {
 		name := fmt.Sprintf("reports/ł %02d.txt", i)
 		switch i % 3 {
 		case 0:
-			insert(name, r.file(fmt.Sprint("plain/", i), content), content, old)
+			// Finer than the row can say.
+			path := r.file(fmt.Sprint("plain/", i), content)
+			if err := os.Chtimes(path, old, old.Add(123456789)); err != nil {
+				t.Fatal(err)
+			}
+			insert(name, path, content, old)
 		case 1:
 			r.file(fmt.Sprint("share/sub/", i), content)
 			insert(name, fmt.Sprint("//nas/share/sub/", i), content, old)

@@ -13,20 +13,24 @@ import (
 
 // gate keeps work from a source until it has been proven to be this cluster's
 // and as the contract wants it. The proof is asked for again, at most every
-// gatePause, until it is given; then the gate stays open. Reads pass: what they
-// find is held against the record's own identity.
+// gatePause, until it is given, and holds for gateHolds: tables are altered
+// while a node runs. Reads pass: what they find is held against the record's
+// own identity.
 type gate struct {
 	source.Table
 	prove func(context.Context) error
 
 	mu    sync.Mutex // guards what follows
 	open  bool
-	asked time.Time // when prove last failed
+	asked time.Time // when prove was asked last
 	why   error     // what it said
 }
 
 // gatePause is the least time between two attempts to prove a source.
 const gatePause = 5 * time.Second
+
+// gateHolds is how long a proof holds.
+const gateHolds = time.Hour
 
 // errUnproven: a source was not proven to be as it must be.
 var errUnproven = errors.New("no work before the source is proven")
@@ -35,10 +39,11 @@ var errUnproven = errors.New("no work before the source is proven")
 func (g *gate) pass(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	wait := gatePause
 	if g.open {
-		return nil
+		wait = gateHolds
 	}
-	if g.why == nil || time.Since(g.asked) >= gatePause {
+	if g.asked.IsZero() || time.Since(g.asked) >= wait {
 		g.why = g.prove(ctx)
 		g.asked = time.Now()
 		g.open = g.why == nil
@@ -56,6 +61,15 @@ func gated[T any](ctx context.Context, g *gate, f func() (T, error)) (T, error) 
 		return none, err
 	}
 	return f()
+}
+
+// TimePrecision is the unit of the table's times, by which they are held against
+// the files' own.
+func (g *gate) TimePrecision() time.Duration {
+	if t, ok := g.Table.(interface{ TimePrecision() time.Duration }); ok {
+		return t.TimePrecision()
+	}
+	return 1
 }
 
 func (g *gate) Eligible(ctx context.Context, before time.Time, after string, limit int) ([]source.Row, error) {

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/datavision/desnode/desformat"
 )
 
 // call says who asks for what.
@@ -21,6 +24,8 @@ type call struct {
 	// ids. The planner is kept from reading all of it, which it takes for cheaper
 	// when its statistics are old.
 	narrow bool
+	// unclaimed: whose the source is need not be known.
+	unclaimed bool
 }
 
 // request is one statement. Each parameter is cast to its own type in the
@@ -107,13 +112,16 @@ func (p *Postgres) attempt(ctx context.Context, pool *pgxpool.Pool, c call, f fu
 		}
 		defer conn.Release()
 		s := &session{p: p, conn: conn.Conn(), limit: c.limit, narrow: c.narrow}
+		if !c.unclaimed {
+			s.cluster = p.cluster.Load()
+		}
 		q := p.queries.Load()
 		if q == nil {
 			if q, err = p.lookUp(bounded, s); err != nil {
-				return err
+				return settingsFault(err)
 			}
 		}
-		err = f(bounded, s, q)
+		err = settingsFault(f(bounded, s, q))
 		if err != nil && conn.Conn().IsClosed() && sqlState(err) == "" {
 			err = errors.Join(errConnClosed, err)
 		}
@@ -131,14 +139,28 @@ func (p *Postgres) attempt(ctx context.Context, pool *pgxpool.Pool, c call, f fu
 	return err
 }
 
+// settingsFault tells an answer of settings from one of the statements.
+func settingsFault(err error) error {
+	var e *pgconn.PgError
+	if errors.As(err, &e) && e.Code == invalidText && strings.Contains(e.Message, notOurs) {
+		return fmt.Errorf("%w: the URL's database does not record it as ours", ErrOtherCluster)
+	}
+	return err
+}
+
 // session is one connection for the time of one call.
 type session struct {
 	p     *Postgres
 	conn  *pgx.Conn
 	limit time.Duration // of each statement
 
-	narrow bool
+	narrow  bool
+	cluster *desformat.ClusterID // nil: not known
 }
+
+// notOurs is no integer, by which a statement ends that meets another cluster's
+// source.
+const notOurs = "desnode: the source is not recorded as ours"
 
 // settings bounds the statements of this transaction, and makes what is written
 // and read the same whatever the database's and the role's own settings are.
@@ -161,6 +183,12 @@ func (s *session) settings(ctx context.Context) request {
 	if s.narrow {
 		r.sql += `, set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
  set_config('enable_mergejoin', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)`
+	}
+	if s.cluster != nil {
+		// The first statement of the transaction: the others are not begun.
+		r.sql += `, (CASE WHEN (SELECT c.cluster FROM desnode.cluster AS c WHERE c.source = $4::text) = $5::bytea THEN '1' ELSE '` +
+			notOurs + `' END)::integer`
+		r.args = append(r.args, s.p.cfg.Mapping.Source, s.cluster[:])
 	}
 	return r
 }

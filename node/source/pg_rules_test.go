@@ -383,6 +383,50 @@ func TestClaimClusterInPostgres(t *testing.T) {
 	}
 }
 
+// A URL that leads to another database in mid-run, a cluster's own or a restored
+// one that was never claimed, gets no work and gives no rows.
+func TestAnotherDatabaseInMidRun(t *testing.T) {
+	w := newWorld(t, shapes()[0])
+	w.insert(t, numberedFiles(3)...)
+	p := w.open(t)
+	packer := w.open(t, func(c *source.PostgresConfig) { c.Roles = []source.Role{source.RolePacker} })
+	if err := packer.ClaimCluster(t.Context(), desformat.ClusterID{1}); !errors.Is(err, source.ErrUnclaimed) {
+		t.Errorf("a packer, before anybody claimed it: %v", err)
+	}
+	for _, p := range []*source.Postgres{p, packer} {
+		if err := p.ClaimCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rows := eligible(t, p)
+	markAll(t, p, rows[:1])
+	acks := acksOf(allMarked(t, p), desformat.PackID{1})
+	for _, sql := range []string{`UPDATE desnode.cluster SET cluster = '\x` + strings.Repeat("02", 16) + `'`, "DELETE FROM desnode.cluster"} {
+		run(t, w.conn, sql)
+		_, read := p.ByID(t.Context(), rows[0].ID)
+		_, list := p.Eligible(t.Context(), time.Now(), "", 10)
+		_, mark := p.Mark(t.Context(), rows[1:], source.Marking{At: time.Now(), Cluster: desformat.ClusterID{1}})
+		_, acknowledge := packer.Acknowledge(t.Context(), acks, 1, time.Now())
+		for name, err := range map[string]error{
+			"read": read, "list": list, "mark": mark, "acknowledge": acknowledge,
+			"refuse": p.Refuse(t.Context(), rows[1], source.CodeInvalidRow, "x", time.Now()),
+		} {
+			if !errors.Is(err, source.ErrOtherCluster) || source.Unavailable(err) {
+				t.Errorf("%s: %s: %v", sql, name, err)
+			}
+		}
+	}
+	if err := p.ClaimCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+		t.Error(err)
+	}
+	if left := eligible(t, p); len(left) != 2 {
+		t.Errorf("%d rows are eligible, want the 2 that were", len(left))
+	}
+	if got, err := packer.Acknowledge(t.Context(), acks, 1, time.Now()); err != nil || got[0] != source.AckDone {
+		t.Errorf("back in the right database: %v, %v", got, err)
+	}
+}
+
 // No error shows a password, however the URL is broken.
 func TestURLErrorsHideThePassword(t *testing.T) {
 	for _, u := range []string{

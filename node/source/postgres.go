@@ -29,6 +29,8 @@ var (
 	// ErrRelation: the table or view is not there, or lacks a column, or a column
 	// has a type that the contract does not know.
 	ErrRelation = errors.New("the table is not as it is mapped")
+	// ErrUnclaimed: no cluster has recorded that it archives the source.
+	ErrUnclaimed = errors.New("no node that marks has claimed the source yet")
 )
 
 // PostgresConfig says which database to open, and what stands where in it.
