@@ -427,6 +427,32 @@ func TestAnotherDatabaseInMidRun(t *testing.T) {
 	}
 }
 
+// However many ask for counts, which may take minutes, the reader's connections
+// are not all taken: files are looked up meanwhile.
+func TestCountsLeaveConnectionsToReads(t *testing.T) {
+	w := newWorld(t, shapes()[0])
+	p := w.open(t, func(c *source.PostgresConfig) {
+		c.Roles, c.LockTimeout = []source.Role{source.RoleReader}, 3*time.Second
+	})
+	run(t, w.conn, "BEGIN; LOCK TABLE desnode.files")
+	ctx, cancel := context.WithCancel(t.Context())
+	var counts sync.WaitGroup
+	for range 8 {
+		counts.Go(func() { _, _ = p.Counts(ctx) }) // ends by the lock's time limit or with ctx
+	}
+	run(t, w.conn, `DO $$ BEGIN WHILE (SELECT count(*) FROM pg_locks WHERE NOT granted) < 2 LOOP END LOOP; END $$`)
+	for range 50 {
+		look, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		if _, _, err := p.ReplicaLag(look); err != nil { // the reader's question that needs no table
+			t.Fatal(err)
+		}
+		cancel()
+	}
+	cancel()
+	counts.Wait()
+	run(t, w.conn, "ROLLBACK")
+}
+
 // No error shows a password, however the URL is broken.
 func TestURLErrorsHideThePassword(t *testing.T) {
 	for _, u := range []string{
