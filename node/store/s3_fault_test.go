@@ -203,7 +203,7 @@ func TestS3StreamThatNeverResumes(t *testing.T) {
 	if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) || !strings.HasPrefix(content, got) || len(got) == size {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	s.wire.breaker.Close()
+	s.wire.reads.Close()
 	// And one that was deleted meanwhile says that.
 	first.Store(false)
 	f.set(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
@@ -290,10 +290,72 @@ func TestS3SlowDown(t *testing.T) {
 		t.Errorf("%d requests while the breaker is open", n)
 	}
 	f.set(nil)
-	s.wire.breaker.HalfOpen() // as after its delay
+	s.wire.reads.HalfOpen() // as after its delay
 	wantS3(t, s, "k", "content")
-	if !s.wire.breaker.IsClosed() {
+	if !s.wire.reads.IsClosed() {
 		t.Error("the breaker stays open after a success")
+	}
+}
+
+// One object that always fails keeps no other from being read, however often it
+// is asked for; whether its answer breaks before or after it begins.
+func TestBadObjectLeavesOthersReadable(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		hook hook
+	}{
+		{"refused", slowDown},
+		{"cut", func(w http.ResponseWriter, r *http.Request, pass http.Handler) { pass.ServeHTTP(&cutting{w, 1}, r) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFaulty(t)
+			config := through(s3Config(t), f.URL)
+			config.Attempts = 1
+			s := openTestS3(t, config)
+			putS3(t, s, "bad", "content")
+			putS3(t, s, "good", "content")
+			f.set(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+				if strings.HasSuffix(r.URL.Path, "/bad") {
+					c.hook(w, r, pass)
+					return
+				}
+				pass.ServeHTTP(w, r)
+			})
+			for i := range 5 * breakerRequests {
+				if _, err := readS3(t, s, "bad", "", 0, 4); !errors.Is(err, ErrUnavailable) || errors.Is(err, errBreaker) {
+					t.Fatalf("read %d of the bad one: %v", i, err)
+				}
+				if _, err := readS3(t, s, "good", "", 0, 4); err != nil {
+					t.Fatalf("read %d of the good one: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// A store that takes nothing any more is still read.
+func TestStoreThatTakesNothingIsRead(t *testing.T) {
+	f := newFaulty(t)
+	config := through(s3Config(t), f.URL)
+	config.Attempts = 1
+	s := openTestS3(t, config)
+	putS3(t, s, "k", "content")
+	f.set(func(w http.ResponseWriter, r *http.Request, pass http.Handler) {
+		if r.Method == http.MethodPut {
+			slowDown(w, r, pass)
+			return
+		}
+		pass.ServeHTTP(w, r)
+	})
+	var err error
+	for range breakerRequests + 1 {
+		_, err = s.Put(t.Context(), "l", strings.NewReader("content"), 7)
+	}
+	if !errors.Is(err, errBreaker) {
+		t.Errorf("put: %v, want what the breaker says", err)
+	}
+	if _, err := readS3(t, s, "k", "", 0, 4); err != nil {
+		t.Errorf("get: %v", err)
 	}
 }
 
@@ -379,7 +441,7 @@ func TestS3CancelledWhileHanging(t *testing.T) {
 	if _, err := s.Get(ctx, "k", "", 0, 5); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUnavailable) {
 		t.Errorf("%v, want context.Canceled", err)
 	}
-	if s.wire.breaker.Metrics().Failures() != 0 {
+	if s.wire.reads.Metrics().Failures() != 0 {
 		t.Error("what the caller gave up counts against the store")
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"sync"
 	"time"
-
-	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 )
 
 // Class is what a request costs, in the words of price lists.
@@ -40,41 +38,23 @@ func as(ctx context.Context, k Kind, c Class) context.Context {
 	return context.WithValue(ctx, requestKey{}, request{kind: k, class: c, slow: c == ClassPut && k != KindList})
 }
 
-// errBreaker: so many requests failed that the store is not asked for a while.
-var errBreaker = errors.New("too many requests failed; it is asked again in a few seconds")
-
-// The breaker opens when half of at least breakerRequests requests in
-// breakerPeriod failed; after breakerDelay one request finds out whether the
-// store is back.
-const (
-	breakerRate     = 0.5
-	breakerRequests = 10
-	breakerPeriod   = 30 * time.Second
-	breakerDelay    = 3 * time.Second
-)
-
 // wire sends the SDK's HTTP requests, each attempt once: it counts and
-// observes them, refuses them while the breaker is open, and ends those that
+// observes them, refuses them while their breaker is open, and ends those that
 // stand still.
 type wire struct {
-	client      *http.Client
-	read, write time.Duration
-	stall       time.Duration
-	breaker     circuitbreaker.CircuitBreaker[any]
-	tally       tally
-	observe     func(Kind, time.Duration, error)
+	client         *http.Client
+	read, write    time.Duration
+	stall          time.Duration
+	reads, changes breaker
+	culprits       culprits
+	tally          tally
+	observe        func(Kind, time.Duration, error)
 }
 
 func newWire(c S3Config, client *http.Client) *wire {
 	return &wire{
 		client: client, read: c.ReadTimeout, write: c.WriteTimeout, stall: c.Stall, observe: c.Observe,
-		breaker: circuitbreaker.NewBuilder[any]().
-			WithFailureRateThreshold(breakerRate, breakerRequests, breakerPeriod).
-			WithSuccessThreshold(1).
-			WithDelay(breakerDelay).
-			OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
-				c.Logger.Warn("requests to the store", "breaker", e.NewState.String(), "was", e.OldState.String())
-			}).Build(),
+		reads: newBreaker("reads", c.Logger), changes: newBreaker("changes", c.Logger),
 	}
 }
 
@@ -84,7 +64,7 @@ func (w *wire) Do(req *http.Request) (*http.Response, error) {
 	if !ok {
 		what = request{kind: KindGet, class: ClassGet}
 	}
-	if !w.breaker.TryAcquirePermit() {
+	if !w.breaker(what.kind).TryAcquirePermit() {
 		return nil, errBreaker
 	}
 	w.tally.add(req.Context(), what)
@@ -107,11 +87,11 @@ func (w *wire) Do(req *http.Request) (*http.Response, error) {
 			err = cause // why we gave up says more than that we did
 		}
 		cancel(nil)
-		w.record(req.Context(), what.kind, took, err)
+		w.record(req, what.kind, took, err)
 		return nil, err
 	}
-	w.record(req.Context(), what.kind, took, blame(res.StatusCode))
-	res.Body = &watchedDownload{ReadCloser: res.Body, wire: w, watch: d, ctx: ctx, parent: req.Context()}
+	w.record(req, what.kind, took, blame(res.StatusCode))
+	res.Body = &watchedDownload{ReadCloser: res.Body, wire: w, watch: d, ctx: ctx, req: req, kind: what.kind, failed: blame(res.StatusCode) != nil}
 	return res, nil
 }
 
@@ -125,19 +105,28 @@ func blame(status int) error {
 
 // record tells the breaker and the observer how a request went. One that the
 // caller gave up says nothing about the store.
-func (w *wire) record(ctx context.Context, k Kind, took time.Duration, err error) {
+func (w *wire) record(req *http.Request, k Kind, took time.Duration, err error) {
 	switch {
-	case ctx.Err() != nil:
-		if w.breaker.IsHalfOpen() {
-			w.breaker.RecordFailure() // gives back the permit, which else were lost for good
+	case req.Context().Err() != nil:
+		if b := w.breaker(k); b.IsHalfOpen() {
+			b.RecordFailure() // gives back the permit, which else were lost for good
 		}
 		return
 	case err != nil:
-		w.breaker.RecordFailure()
+		w.failed(req, k)
 	default:
-		w.breaker.RecordSuccess()
+		w.culprits.worked(req.URL.Path, false)
+		w.breaker(k).RecordSuccess()
 	}
 	w.observe(k, took, err)
+}
+
+// failed tells the breaker, unless the object is to blame.
+func (w *wire) failed(req *http.Request, k Kind) {
+	b := w.breaker(k)
+	if own := w.culprits.failed(req.URL.Path); !own || b.IsHalfOpen() {
+		b.RecordFailure()
+	}
 }
 
 // stallError: a request stood still.
@@ -237,12 +226,15 @@ const stallBytes = 16 << 10
 // watchedDownload is the body of an answer.
 type watchedDownload struct {
 	io.ReadCloser
-	wire        *wire
-	watch       *watch
-	ctx, parent context.Context // the request's own, and the one it was derived from
-	waited      time.Duration   // inside reads, since stallBytes last were complete
-	moved       int             // bytes since then
-	failed      bool
+	wire   *wire
+	watch  *watch
+	ctx    context.Context // as it was sent
+	req    *http.Request   // as it was asked for
+	kind   Kind
+	waited time.Duration // inside reads, since stallBytes last were complete
+	moved  int           // bytes since then
+	flowed bool          // stallBytes have come
+	failed bool
 }
 
 func (b *watchedDownload) Read(p []byte) (int, error) {
@@ -253,7 +245,7 @@ func (b *watchedDownload) Read(p []byte) (int, error) {
 	b.watch.wait(nil, false)
 	b.waited += time.Since(start)
 	if b.moved += n; b.moved >= stallBytes {
-		b.moved, b.waited = 0, 0
+		b.moved, b.waited, b.flowed = 0, 0, true
 	}
 	if err == nil || errors.Is(err, io.EOF) {
 		return n, err
@@ -262,9 +254,11 @@ func (b *watchedDownload) Read(p []byte) (int, error) {
 	if errors.As(context.Cause(b.ctx), &stalled) {
 		err = &stallError{stalled.what, b.watch.stall}
 	}
-	if !b.failed && b.parent.Err() == nil {
+	if !b.failed && b.req.Context().Err() == nil {
 		b.failed = true
-		b.wire.breaker.RecordFailure()
+		if !b.flowed { // else it was of use, and is taken up where it broke
+			b.wire.failed(b.req, b.kind)
+		}
 	}
 	return n, err
 }
@@ -272,5 +266,8 @@ func (b *watchedDownload) Read(p []byte) (int, error) {
 func (b *watchedDownload) Close() error {
 	err := b.ReadCloser.Close()
 	b.watch.end()
+	if !b.failed && b.req.Context().Err() == nil {
+		b.wire.culprits.worked(b.req.URL.Path, true)
+	}
 	return err
 }
