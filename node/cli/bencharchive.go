@@ -93,18 +93,22 @@ func (r *benchRun) archive(ctx context.Context, n *benchNode, report *benchRepor
 	if err != nil {
 		return fmt.Errorf("archive: %w", err)
 	}
+	took := time.Since(began)
 	packed, err := n.figures(ctx)
 	if err != nil {
 		return err
 	}
+	report.noteRequests(packed)
+	states, err := n.countedSince(ctx, began.Add(took))
+	if err != nil {
+		return fmt.Errorf("count the rows: %w", err)
+	}
 	// The node marks from the moment it is ready, a little before the run was
 	// asked for: its own count of the rows is what is divided.
-	counts := packed.status.Sources[0].States
-	report.Packed, report.Failed = counts[string(source.Packed)].Rows, counts[string(source.Failed)].Rows
-	report.Bytes = counts[string(source.Packed)].Bytes
-	report.Archive = stageOf(report.Packed, report.Bytes, time.Since(began))
+	report.Packed, report.Failed = states[string(source.Packed)].Rows, states[string(source.Failed)].Rows
+	report.Bytes = states[string(source.Packed)].Bytes
+	report.Archive = stageOf(report.Packed, report.Bytes, took)
 	report.Failed = max(report.Failed, last.Failed)
-	report.noteRequests(packed)
 
 	if err := n.awaitVerified(ctx); err != nil {
 		return fmt.Errorf("verify: %w", err)

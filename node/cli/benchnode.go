@@ -82,6 +82,29 @@ func (b *benchNode) figures(ctx context.Context) (f figures, err error) {
 	return f, err
 }
 
+// countedSince returns the rows by state as the node counted them after a
+// moment: a large table is counted now and then only.
+func (b *benchNode) countedSince(ctx context.Context, moment time.Time) (map[string]api.Tally, error) {
+	tick := time.NewTicker(upkeepPoll)
+	defer tick.Stop()
+	for {
+		st, err := call[api.Status](ctx, b.client, http.MethodGet, api.PathStatus, nil)
+		if err != nil {
+			return nil, err
+		}
+		if len(st.Sources) == 1 && st.Sources[0].Error == "" && !st.Sources[0].Counted.Before(moment) {
+			return st.Sources[0].States, nil
+		}
+		select {
+		case <-tick.C:
+		case <-b.ended:
+			return nil, errors.New("the node ended")
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
 // awaitVerified waits until every pack is acknowledged and verified.
 func (b *benchNode) awaitVerified(ctx context.Context) error {
 	for tick := time.NewTicker(upkeepPoll); ; {
