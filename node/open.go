@@ -59,7 +59,7 @@ func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) erro
 			return err
 		}
 	}
-	s, err := store.OpenConfig(ctx, store.S3Config{
+	s, err := n.openDriver(ctx, store.S3Config{
 		URL:       n.cfg.Store.URL,
 		CAFile:    n.cfg.Store.CAFile,
 		Read:      n.cfg.Store.Credentials.Read,
@@ -92,6 +92,19 @@ func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) erro
 		return err
 	}
 	return n.own(n.cfg.DataDir, path)
+}
+
+// openDriver opens the store. In the bucket of a cluster that was formed before
+// nothing is created until it is found to be that cluster's.
+func (n *Node) openDriver(ctx context.Context, c store.S3Config) (store.Store, error) {
+	if !n.formed || !n.cfg.Store.S3() {
+		return store.OpenConfig(ctx, c)
+	}
+	s, err := store.OpenBucket(ctx, c)
+	if err != nil {
+		return nil, err // and no pointer in an interface
+	}
+	return s, nil
 }
 
 // findFolder keeps a formed node from making the folder of a store whose disk

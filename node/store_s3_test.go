@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -128,6 +129,54 @@ func TestStartWithDeletionWhileTheStoreIsDown(t *testing.T) {
 	if status, _, got := n.get(t, "a"); status != http.StatusOK || got != "content" {
 		t.Errorf("a: %d %q", status, got)
 	}
+}
+
+// A node whose configuration names another bucket than the one its cluster was
+// formed on does not start, and leaves nothing there; nor does one whose bucket
+// is another cluster's.
+func TestStoreSwappedInTheConfiguration(t *testing.T) {
+	p := newS3Proxy(t)
+	other := p.config(t)
+	_, stopOther := start(t, other)
+	stopOther()
+	cfg := p.config(t)
+	_, stop := start(t, cfg)
+	stop()
+	own := cfg.Store.URL
+	puts := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.seen[http.MethodPut] + p.seen[http.MethodPost]
+	}
+	before := puts()
+	for _, tc := range []struct {
+		name, url string
+		want      error
+	}{
+		{"an empty bucket", p.config(t).Store.URL, ErrStoreLost},
+		{"another prefix", strings.Replace(own, "/packs?", "/pakcs?", 1), ErrStoreLost},
+		{"another cluster's", other.Store.URL, ErrOtherCluster},
+	} {
+		cfg.Store.URL = tc.url
+		n, err := New(t.Context(), cfg, slog.New(slog.DiscardHandler))
+		if !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
+		}
+		if err == nil {
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	cfg.Store.URL = strings.Replace(own, "//proxied", "//nowhere", 1)
+	if _, err := New(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "bucket") {
+		t.Errorf("no such bucket: %v", err)
+	}
+	if n := puts() - before; n != 0 {
+		t.Errorf("%d objects or parts were put where the cluster's store is not", n)
+	}
+	cfg.Store.URL = own
+	start(t, cfg)
 }
 
 // The bill of archiving: one PUT and one HEAD a pack, no LIST, and all else a

@@ -21,7 +21,7 @@ func OpenConfig(ctx context.Context, c S3Config) (Store, error) {
 	}
 	u, err := url.Parse(c.URL)
 	if err != nil {
-		return nil, fmt.Errorf("store URL: %w", err)
+		return nil, errNoURL
 	}
 	switch {
 	case u.Scheme == "s3":

@@ -30,11 +30,14 @@ type s3Target struct {
 // allowed.
 var bucketName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$`)
 
+// errNoURL repeats nothing of what was written: there may be a secret in it.
+var errNoURL = errors.New("store URL: an invalid URL")
+
 // target reads c.URL.
 func (c S3Config) target() (s3Target, error) {
 	u, err := url.Parse(c.URL)
 	if err != nil {
-		return s3Target{}, fmt.Errorf("store URL: %w", err)
+		return s3Target{}, errNoURL
 	}
 	t := s3Target{bucket: u.Host, prefix: strings.Trim(u.Path, "/")}
 	switch {
@@ -54,7 +57,7 @@ func (c S3Config) target() (s3Target, error) {
 		t.prefix += "/"
 	}
 	if err := t.query(u.RawQuery); err != nil {
-		return s3Target{}, fmt.Errorf("store URL %q: %w", c.URL, err)
+		return s3Target{}, fmt.Errorf("store URL: %w", err)
 	}
 	return t, nil
 }
@@ -90,7 +93,7 @@ func (t *s3Target) query(raw string) error {
 func (t *s3Target) setEndpoint(raw string) error {
 	e, err := url.Parse(raw)
 	if err != nil {
-		return fmt.Errorf("endpoint: %w", err)
+		return errors.New("endpoint: not a URL")
 	}
 	if e.Scheme != "http" && e.Scheme != "https" || e.Hostname() == "" || e.User != nil ||
 		strings.Trim(e.Path, "/") != "" || e.RawQuery != "" || e.Fragment != "" {

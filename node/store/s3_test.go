@@ -308,3 +308,12 @@ func TestConditionAskedToCollect(t *testing.T) {
 		t.Errorf("a node that collects nothing asked with the credentials to collect: %v, %v", held, err)
 	}
 }
+
+// A URL that is none is not repeated: a secret may have torn it.
+func TestNoSecretOfATornURL(t *testing.T) {
+	for _, raw := range []string{"s3://AKIA:hunter2/x@bucket", "s3://bucket?endpoint=http://AKIA:hunter2/x@host"} {
+		if _, err := Open(t.Context(), raw); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%v", err)
+		}
+	}
+}
