@@ -19,6 +19,7 @@ const (
 	queryCanceled         = "57014" // statement_timeout, or somebody's pg_cancel_backend
 	insufficientPrivilege = "42501"
 	tooManyConnections    = "53300"
+	readOnly              = "25006" // a standby, such as a primary becomes by a failover
 	invalidText           = "22P02"
 	untranslatable        = "22P05"
 	notInRepertoire       = "22021"

@@ -122,6 +122,11 @@ func (p *Postgres) attempt(ctx context.Context, pool *pgxpool.Pool, c call, f fu
 			}
 		}
 		err = settingsFault(f(bounded, s, q))
+		if sqlState(err) == readOnly || errors.Is(err, errReplica) || errors.Is(err, ErrOtherCluster) {
+			// Where the primary is now is found by connecting anew.
+			err = errors.Join(err, conn.Conn().Close(bounded))
+			return err
+		}
 		if err != nil && conn.Conn().IsClosed() && sqlState(err) == "" {
 			err = errors.Join(errConnClosed, err)
 		}

@@ -126,6 +126,29 @@ func TestPostgresOutage(t *testing.T) {
 	}
 }
 
+// A server that has become a standby is not asked again over the same
+// connection: the URL leads to another one by then.
+func TestReadOnlyServerIsLeft(t *testing.T) {
+	w := newWorld(t, shapes()[0])
+	w.insert(t, numberedFiles(1)...)
+	p := w.open(t, func(c *source.PostgresConfig) { c.Connections = 1 })
+	marking := source.Marking{At: time.Now()}
+	rows := eligible(t, p) // opens the connection
+	rows[0].DesName = rows[0].Name
+	run(t, w.conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$`)
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p = w.open(t, func(c *source.PostgresConfig) { c.Connections = 1 })
+	if _, err := p.Mark(t.Context(), rows, marking); err == nil {
+		t.Fatal("a read-only server marked a row")
+	}
+	run(t, w.conn, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET default_transaction_read_only', current_database()); END $$`)
+	if moved, err := p.Mark(t.Context(), rows, marking); err != nil || !moved[0] {
+		t.Errorf("after the failover: %v, %v", moved, err)
+	}
+}
+
 // A database that is down when the node starts is no reason not to.
 func TestPostgresDownAtTheStart(t *testing.T) {
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0") // accepts, and says nothing

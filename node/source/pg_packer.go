@@ -252,24 +252,25 @@ func (a *pgAck) lookUp(ctx context.Context, p *Postgres, c call) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	type held struct{ id, name, pack, replica string }
+	type held struct{ id, name, pack string }
 	found, err := collect(ctx, p, c, func(q *pgQueries) request {
 		v := &params{}
 		id := q.col(migrations.ColID)
 		return request{"SELECT " + id + "::text, " + q.col(migrations.ColDesName) + "::text, " + q.col(migrations.ColPack) +
-			", pg_is_in_recovery() FROM " + q.relation + " WHERE " + id + " = ANY (" + v.texts(ids) + "::" + q.id.cast + "[])", *v}
+			", x.replica FROM (SELECT pg_is_in_recovery() AS replica) AS x LEFT JOIN " + q.relation + // a row in any case
+			" ON " + id + " = ANY (" + v.texts(ids) + "::" + q.id.cast + "[])", *v}
 	}, func(_ *pgQueries, c pgCells) (held, error) {
+		if c.text(3) != "f" {
+			return held{}, errReplica
+		}
 		pack, err := c.bytes(2)
-		return held{c.text(0), c.text(1), string(pack), c.text(3)}, err
+		return held{c.text(0), c.text(1), string(pack)}, err
 	})
 	if err != nil {
 		return err
 	}
 	now := map[string]held{}
 	for _, h := range found {
-		if h.replica != "f" {
-			return p.wrap(c.op, errReplica)
-		}
 		now[h.id] = h
 	}
 	for _, s := range a.batch {
