@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
@@ -37,7 +38,8 @@ type S3Config struct {
 	// "file:PATH" (JSON: access_key_id, secret_access_key, session_token),
 	// "env:PREFIX" (PREFIX_ACCESS_KEY_ID, PREFIX_SECRET_ACCESS_KEY and, if there
 	// is one, PREFIX_SESSION_TOKEN), or empty: the SDK's usual chain. Files and
-	// variables are read again every few minutes, so that they may be rotated.
+	// variables are read again every few minutes, and when the server accepts them
+	// no more, so that they may be rotated.
 	Read, Write, Collect string
 	// NoCollect is for who has no credentials to collect: nothing that can be
 	// asked with others is asked with them.
@@ -132,6 +134,15 @@ type s3Role struct {
 	*s3.Client
 	name string // "read", "write", "collect"
 	from string // where the credentials come from, for errors
+
+	cached *aws.CredentialsCache // of credentials that can be read again; nil: of none
+}
+
+// refused has the credentials read again: they may have been rotated since.
+func (r s3Role) refused() {
+	if r.cached != nil {
+		r.cached.Invalidate()
+	}
 }
 
 var _ Store = (*S3)(nil)
@@ -216,7 +227,7 @@ func newS3(ctx context.Context, c S3Config) (*S3, error) {
 		if err != nil {
 			return nil, fmt.Errorf("credentials to %s: %w", r.name, err)
 		}
-		*r.role = s3Role{Client: newS3Client(config, target, c.Attempts, s.wire), name: r.name, from: credentialsWords(r.from)}
+		*r.role = s3Role{Client: newS3Client(config, target, c.Attempts, s.wire), name: r.name, from: credentialsWords(r.from), cached: cachedSecret(config, r.from)}
 	}
 	return s, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -75,6 +76,7 @@ func (c S3Config) load(ctx context.Context, t s3Target, from string) (aws.Config
 	if t.region != "" {
 		options = append(options, config.WithRegion(t.region))
 	}
+	var own aws.CredentialsProvider
 	kind, rest, _ := strings.Cut(from, ":")
 	switch {
 	case from == "":
@@ -83,11 +85,14 @@ func (c S3Config) load(ctx context.Context, t s3Target, from string) (aws.Config
 	case kind == "profile":
 		options = append(options, config.WithSharedConfigProfile(rest))
 	case kind == "file":
-		options = append(options, config.WithCredentialsProvider(expiring(from, func() (s3Secret, error) { return secretFile(rest) })))
+		own = expiring(from, func() (s3Secret, error) { return secretFile(rest) })
 	case kind == "env":
-		options = append(options, config.WithCredentialsProvider(expiring(from, func() (s3Secret, error) { return secretEnv(rest), nil })))
+		own = expiring(from, func() (s3Secret, error) { return secretEnv(rest), nil })
 	default:
 		return aws.Config{}, fmt.Errorf("%q: want profile:NAME, file:PATH, env:PREFIX or nothing", from)
+	}
+	if own != nil {
+		options = append(options, config.WithCredentialsProvider(own))
 	}
 	loaded, err := config.LoadDefaultConfig(ctx, options...)
 	if err != nil {
@@ -96,10 +101,23 @@ func (c S3Config) load(ctx context.Context, t s3Target, from string) (aws.Config
 	if loaded.Region == "" {
 		return aws.Config{}, errors.New("no region: add region=… to the store's URL or set AWS_REGION")
 	}
-	if loaded.Credentials != nil {
-		loaded.Credentials = knownFailing{loaded.Credentials}
+	switch {
+	case own != nil: // without the SDK's own cache, which nobody could empty
+		loaded.Credentials = aws.NewCredentialsCache(knownFailing{own})
+	case loaded.Credentials != nil:
+		loaded.Credentials = aws.NewCredentialsCache(knownFailing{loaded.Credentials})
 	}
 	return loaded, nil
+}
+
+// cachedSecret returns the cache of credentials that come from a file or from
+// variables, and nil of others: those know themselves when they end.
+func cachedSecret(loaded aws.Config, from string) *aws.CredentialsCache {
+	if !strings.HasPrefix(from, "file:") && !strings.HasPrefix(from, "env:") {
+		return nil
+	}
+	cache, _ := loaded.Credentials.(*aws.CredentialsCache)
+	return cache
 }
 
 // credentialsError: there are no credentials to sign with, or not now. No
@@ -181,6 +199,7 @@ func newS3Client(loaded aws.Config, t s3Target, attempts int, doer s3.HTTPClient
 			o.BaseEndpoint, o.UsePathStyle = aws.String(t.endpoint), true
 		}
 		o.HTTPClient = doer
+		o.HTTPSignerV4 = signer{}
 		o.RequestChecksumCalculation = aws.RequestChecksumCalculationWhenRequired
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		o.DisableLogOutputChecksumValidationSkipped = true
@@ -191,6 +210,16 @@ func newS3Client(loaded aws.Config, t s3Target, attempts int, doer s3.HTTPClient
 			r.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(retryable)}, r.Retryables...)
 		})
 	})
+}
+
+// signer signs with the secret that it is given. The SDK's own keeps the key
+// that it derived for an access key id until midnight, and so goes on with a
+// secret that was changed under the same id.
+type signer struct{}
+
+func (signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, payloadHash, service, region string, at time.Time, options ...func(*v4.SignerOptions)) error {
+	s := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }) // as S3 wants it
+	return s.SignHTTP(ctx, c, r, payloadHash, service, region, at, options...)
 }
 
 // retryable decides where the SDK's own rules don't know better.

@@ -87,6 +87,7 @@ func (s *S3) explain(ctx context.Context, c call, err error) error {
 	case code == "InvalidObjectState":
 		return fmt.Errorf("%s: %w: %w", where, ErrFrozen, err)
 	case code == "InvalidAccessKeyId", code == "SignatureDoesNotMatch", code == "ExpiredToken", code == "InvalidToken":
+		c.role.refused()
 		return fmt.Errorf("%s: %w: the server does not accept the credentials to %s (from %s): %w", where, ErrAccess, c.role.name, c.role.from, err)
 	case code == "RequestTimeTooSkewed":
 		return fmt.Errorf("%s: %w: this machine's clock and the server's differ too much: %w", where, ErrAccess, err)

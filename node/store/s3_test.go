@@ -1,12 +1,16 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/datavision/desnode/deploy/dev"
 )
 
 func TestS3URL(t *testing.T) {
@@ -315,5 +319,35 @@ func TestNoSecretOfATornURL(t *testing.T) {
 		if _, err := Open(t.Context(), raw); err == nil || strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// Credentials that were rotated are read again as soon as the server no longer
+// accepts the old ones.
+func TestRotatedCredentials(t *testing.T) {
+	c := s3Config(t)
+	s := openTestS3(t, c)
+	putS3(t, s, "k", "content")
+	path := filepath.Join(t.TempDir(), "rotated.json")
+	write := func(id, key string) {
+		b, err := json.Marshal(s3Secret{AccessKeyID: id, SecretAccessKey: key})
+		if err == nil {
+			err = os.WriteFile(path, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(dev.S3AccessKey, "no longer")
+	c.Read = "file:" + path
+	s = openTestS3(t, c)
+	for range 2 {
+		if _, err := readS3(t, s, "k", "", 0, -1); !errors.Is(err, ErrAccess) {
+			t.Fatalf("the old ones: %v", err)
+		}
+	}
+	write(dev.S3AccessKey, dev.S3SecretKey)
+	if _, err := readS3(t, s, "k", "", 0, -1); err != nil {
+		t.Errorf("rotated: %v", err)
 	}
 }
