@@ -177,6 +177,8 @@ func TestCheckFinds(t *testing.T) {
 			func(cfg *source.PostgresConfig) { cfg.Mapping.Filter = "t.tenant = 2" },
 		}},
 		{"a view without its trigger", checkSide, "DROP TRIGGER desnode_update ON desnode.docs", fail + `"desnode"."docs": has lost its trigger`, nil},
+		{"a side without its ids", checkSide, `DROP VIEW desnode."docs.ids"`, fail + `"desnode"."docs.ids": is not there`, nil},
+		{"no reading of the ids", checkSide, `REVOKE SELECT ON desnode."docs.ids" FROM desnode_deleter`, fail + `role deleter: user desnode_deleter lacks SELECT on "desnode"."docs.ids"`, nil},
 		{"row security", checkTable, "ALTER TABLE docs ENABLE ROW LEVEL SECURITY", warn + `"public"."docs": has row security`, nil},
 		{"a schema that can't be looked into", checkTable, "REVOKE USAGE ON SCHEMA public FROM PUBLIC, desnode_reader", fail + "role reader: user desnode_reader lacks USAGE on its schema", nil},
 		{"a filter that is none", checkTable, "", fail + "filter: ERROR: column t.tennant does not exist", []func(*source.PostgresConfig){
