@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
@@ -123,7 +124,7 @@ func problemOf(err error) *Problem {
 // fault, only the kind of error where paths and addresses could stand in it.
 func detail(status int, kind, err error) string {
 	if status < http.StatusInternalServerError {
-		return err.Error()
+		return strings.TrimPrefix(err.Error(), ErrInvalidRequest.Error()+": ") // the code says it
 	}
 	return kind.Error()
 }

@@ -159,7 +159,9 @@ is checked.`,
 				return mappingError(unanswered(err))
 			}
 			reports = append(reports, r)
-			unfit = append(unfit, r.Err())
+			if r.Err() != nil {
+				unfit = append(unfit, fmt.Errorf("%w: source %s; what fails stands in the report", source.ErrUnfit, name))
+			}
 		}
 		return errors.Join(a.print(reports, func(w io.Writer) error { return writeReports(w, reports) }), errors.Join(unfit...))
 	}

@@ -217,7 +217,8 @@ func (c *check) columns(ctx context.Context) error {
 	for key, name := range c.view.MetadataNames {
 		if _, ok := found[name]; !ok {
 			missing = true
-			c.fail("metadata "+key, c.view.Metadata[key]+" is not there", "it is to be kept with each file", "")
+			c.fail("metadata "+key, c.view.Metadata[key]+" is not there", "it is to be kept with each file",
+				"map "+key+" to another column in the source's `metadata`, or leave it out; names are taken as they are, capitals included")
 		}
 	}
 	if len(c.report.Findings) == before {

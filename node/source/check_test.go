@@ -209,19 +209,26 @@ func TestCheckFinds(t *testing.T) {
 func TestCheckNamesTheCauseOnly(t *testing.T) {
 	for _, c := range []struct {
 		name, spoil, filter string
+		metadata            map[string]string
 		want                []string
 	}{
-		{"a filter that is none", "", "t.tennant = 1", []string{"filter"}},
-		{"a filter that is no SQL", "", "t.tenant =", []string{"filter"}},
-		{"no schema for the reader", "REVOKE USAGE ON SCHEMA public FROM PUBLIC, desnode_reader", "t.tenant = 1", []string{"role reader", "role reader: read"}},
-		{"no filter for the reader", "REVOKE SELECT (tenant) ON docs FROM desnode_reader", "t.tenant = 1", []string{"role reader: read"}},
+		{"a filter that is none", "", "t.tennant = 1", nil, []string{"filter"}},
+		{"a filter that is no SQL", "", "t.tenant =", nil, []string{"filter"}},
+		{"no schema for the reader", "REVOKE USAGE ON SCHEMA public FROM PUBLIC, desnode_reader", "t.tenant = 1", nil, []string{"role reader", "role reader: read"}},
+		{"no filter for the reader", "REVOKE SELECT (tenant) ON docs FROM desnode_reader", "t.tenant = 1", nil, []string{"role reader: read"}},
+		{"a column to keep that is not there", "", "t.tenant = 1", map[string]string{"author": "autor"}, []string{"metadata author"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := checked(t, checkTable, source.CheckScope{}, c.spoil, func(cfg *source.PostgresConfig) { cfg.Mapping.Filter = c.filter })
+			r := checked(t, checkTable, source.CheckScope{}, c.spoil, func(cfg *source.PostgresConfig) {
+				cfg.Mapping.Filter, cfg.Mapping.Metadata = c.filter, c.metadata
+			})
 			var got []string
 			for _, f := range r.Findings {
 				if f.Level == source.LevelFail {
 					got = append(got, f.Check)
+					if f.Cure == "" {
+						t.Errorf("%s: %s has no cure", f.Check, f.What)
+					}
 				}
 			}
 			if !slices.Equal(got, c.want) {

@@ -121,7 +121,7 @@ func urlError(err error) error {
 	}
 	var parse *pgconn.ParseConfigError
 	if errors.As(err, &parse) {
-		return errors.New("connection URL: not one of Postgres, or one of its files (CA, certificate, key) can't be read")
+		return errors.New("connection URL: not one of Postgres, or sslmode is none of disable, allow, prefer, require, verify-ca and verify-full, or a file that it names (sslrootcert, sslcert, sslkey) can't be read")
 	}
 	return errors.New("connection URL: not one of Postgres")
 }
