@@ -27,6 +27,19 @@ const (
 // and returns when no such row is left: each is PACKED or FAILED. The rows'
 // states are durable all along; an archive run that is cut goes on by itself.
 func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(api.ArchiveEvent) error) error {
+	return tableProblem(n.archive(ctx, req, send))
+}
+
+// tableProblem tells the operator of a table that is not as the configuration
+// says; other errors it leaves as they are.
+func tableProblem(err error) error {
+	if !errors.Is(err, source.ErrRelation) && !errors.Is(err, source.ErrUnfit) {
+		return err
+	}
+	return &api.Problem{Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Detail: err.Error() + "; 'desnode source check' says what to do"}
+}
+
+func (n *Node) archive(ctx context.Context, req api.ArchiveRequest, send func(api.ArchiveEvent) error) error {
 	if req.DryRun {
 		return n.archiveDryRun(ctx, send)
 	}
