@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -67,20 +68,19 @@ func (e *Endpoint) peerOf(node string) (*peer, error) {
 	return p, nil
 }
 
-// connect returns the peer's connection, which may be a new one. fresh: it was
-// made for this call.
-func (e *Endpoint) connect(ctx context.Context, p *peer) (conn *quic.Conn, fresh bool, err error) {
+// connect returns the peer's connection, which may be a new one and is never
+// not, which turned out dead. fresh: it was made for this call.
+func (e *Endpoint) connect(ctx context.Context, p *peer, not *quic.Conn) (conn *quic.Conn, fresh bool, err error) {
 	p.mu.Lock()
 	if p.dead != nil {
 		p.mu.Unlock()
 		return nil, false, p.dead
 	}
-	if p.conn != nil && p.conn.Context().Err() == nil {
+	if p.conn != nil && p.conn != not && p.conn.Context().Err() == nil {
 		conn = p.conn
 		p.mu.Unlock()
 		return conn, false, nil
 	}
-	p.conn = nil
 	d := p.dialing
 	if d == nil {
 		d = &dialing{done: make(chan struct{})}
@@ -222,8 +222,9 @@ func (e *Endpoint) attempts(ctx, head context.Context, p *peer, q *Request) (*An
 		return nil, late(head)
 	}
 	release := sync.OnceFunc(func() { <-p.calls })
-	for again := true; ; again = false {
-		conn, fresh, err := e.connect(head, p)
+	var dead *quic.Conn
+	for {
+		conn, fresh, err := e.connect(head, p, dead)
 		if err != nil {
 			release()
 			return nil, late(head, err)
@@ -237,10 +238,11 @@ func (e *Endpoint) attempts(ctx, head context.Context, p *peer, q *Request) (*An
 			release()
 			return nil, err
 		}
-		if conn.Context().Err() == nil || fresh || !again || head.Err() != nil {
+		if !errors.Is(err, net.ErrClosed) || !errors.Is(err, ErrUnreachable) || fresh || dead != nil || head.Err() != nil {
 			release()
 			return nil, late(head, err)
 		}
+		dead = conn
 	}
 }
 
@@ -248,6 +250,10 @@ func (e *Endpoint) attempts(ctx, head context.Context, p *peer, q *Request) (*An
 func late(ctx context.Context, errs ...error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	// A stream's own deadline may be a moment ahead of the context's timer.
+	if d, ok := ctx.Deadline(); ok && !time.Now().Before(d) {
+		return context.DeadlineExceeded
 	}
 	return errors.Join(errs...)
 }
@@ -306,6 +312,8 @@ func abandon(s *quic.Stream) {
 func streamError(conn *quic.Conn, err error) error {
 	var s *quic.StreamError
 	switch {
+	case errors.Is(err, net.ErrClosed): // every error that ended the connection; its context may end a moment later
+		return connError(err)
 	case conn.Context().Err() != nil:
 		return connError(context.Cause(conn.Context()))
 	case errors.As(err, &s) && s.Remote:
@@ -437,8 +445,8 @@ func (b *body) next() error {
 	}
 	kind, msg, err := readFrame(b.s, b.buf, frameChunk, frameTrailer)
 	switch {
-	case err != nil && b.ctx.Err() != nil:
-		return context.Cause(b.ctx)
+	case err != nil && late(b.ctx) != nil:
+		return late(b.ctx)
 	case err == io.EOF:
 		return io.ErrUnexpectedEOF
 	case err != nil:

@@ -151,7 +151,7 @@ func TestHopLoopIsRefused(t *testing.T) {
 			t.Error("the third node was asked")
 		}
 		// A node that does not count is refused by the one it asks.
-		conn, _, err := a.connect(t.Context(), mustPeer(t, a, "c"))
+		conn, _, err := a.connect(t.Context(), mustPeer(t, a, "c"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -451,7 +451,7 @@ func TestOversizeFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, b := w.start("a", 1, nil), w.start("b", 2, nil)
-		conn, _, err := a.connect(t.Context(), mustPeer(t, a, "b"))
+		conn, _, err := a.connect(t.Context(), mustPeer(t, a, "b"), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

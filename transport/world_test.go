@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -108,10 +109,11 @@ func (w *world) host(ip string) *Network {
 			if port == "0" {
 				port = "40000"
 			}
-			udp, err := net.ResolveUDPAddr("udp", net.JoinHostPort(ip, port))
+			to, err := netip.ParseAddrPort(net.JoinHostPort(ip, port))
 			if err != nil {
 				return nil, err
 			}
+			udp := net.UDPAddrFromAddrPort(to)
 			link := &simnet.SimulatedLink{UploadPacket: w, Latency: time.Millisecond}
 			conn := simnet.NewBlockingSimConn(udp, link)
 			w.AddNode(udp, link)
