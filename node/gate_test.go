@@ -44,7 +44,7 @@ func TestGateAsksAgain(t *testing.T) {
 		unfit = source.ErrUnfit // the table was altered
 		time.Sleep(gateHolds - 1)
 		look(nil, 2)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		look(source.ErrUnfit, 3)
 		unfit = nil
 		time.Sleep(gatePause)

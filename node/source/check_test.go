@@ -216,7 +216,7 @@ func TestCheckNamesTheCauseOnly(t *testing.T) {
 		{"a filter that is no SQL", "", "t.tenant =", nil, []string{"filter"}},
 		{"no schema for the reader", "REVOKE USAGE ON SCHEMA public FROM PUBLIC, desnode_reader", "t.tenant = 1", nil, []string{"role reader", "role reader: read"}},
 		{"no filter for the reader", "REVOKE SELECT (tenant) ON docs FROM desnode_reader", "t.tenant = 1", nil, []string{"role reader: read"}},
-		{"a column to keep that is not there", "", "t.tenant = 1", map[string]string{"author": "autor"}, []string{"metadata author"}},
+		{"a column to keep that is not there", "", "t.tenant = 1", map[string]string{"author": "writer"}, []string{"metadata author"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := checked(t, checkTable, source.CheckScope{}, c.spoil, func(cfg *source.PostgresConfig) {
