@@ -310,18 +310,23 @@ func abandon(s *quic.Stream) {
 // streamError turns an error of a stream into one of the connection, when that
 // is what broke.
 func streamError(conn *quic.Conn, err error) error {
-	var s *quic.StreamError
 	switch {
 	case errors.Is(err, net.ErrClosed): // every error that ended the connection; its context may end a moment later
 		return connError(err)
 	case conn.Context().Err() != nil:
 		return connError(context.Cause(conn.Context()))
-	case errors.As(err, &s) && s.Remote:
+	case stopped(err):
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: no byte in time: %w", ErrUnreachable, err)
 	}
 	return err
+}
+
+// stopped reports whether the other side has stopped reading a stream.
+func stopped(err error) bool {
+	var s *quic.StreamError
+	return errors.As(err, &s) && s.Remote
 }
 
 // exchanged is an answer with what its caller has to finish.
@@ -342,9 +347,12 @@ func (e *Endpoint) exchange(ctx, head context.Context, s *quic.Stream, q *Reques
 	if err == nil {
 		_, err = s.Write(out)
 	}
-	if err == nil {
-		err = s.Close()
+	// A server that answers before it has seen the end of the request may stop
+	// reading: then the answer tells what there is to tell.
+	if stopped(err) {
+		err = nil
 	}
+	_ = s.Close()
 	*buf = out[:0]
 	if err != nil {
 		e.bufs.Put(buf)
@@ -357,7 +365,7 @@ func (e *Endpoint) exchange(ctx, head context.Context, s *quic.Stream, q *Reques
 	}
 	if err != nil {
 		e.bufs.Put(buf)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%w: no answer", ErrMalformed)
 		}
 		return nil, err
@@ -425,7 +433,7 @@ func (b *body) WriteTo(w io.Writer) (n int64, err error) {
 		if b.err == nil {
 			b.err = b.next()
 		}
-		if b.err == io.EOF {
+		if errors.Is(b.err, io.EOF) {
 			return n, nil
 		}
 		if b.err != nil {
@@ -447,7 +455,7 @@ func (b *body) next() error {
 	switch {
 	case err != nil && late(b.ctx) != nil:
 		return late(b.ctx)
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return io.ErrUnexpectedEOF
 	case err != nil:
 		return streamError(b.conn, err)
@@ -483,7 +491,7 @@ func (b *body) Close() error {
 	if b.buf == nil {
 		return nil
 	}
-	b.done(b.err == io.EOF)
+	b.done(errors.Is(b.err, io.EOF))
 	b.chunk, b.err = nil, ErrClosed
 	b.e.bufs.Put(b.buf)
 	b.buf = nil

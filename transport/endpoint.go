@@ -64,7 +64,7 @@ type Endpoint struct {
 	mu      sync.Mutex            // guards what follows
 	closing bool                  // no task may start any more
 	peers   map[string]*peer      // whom we call, by node
-	inbound map[*quic.Conn]string // who calls us
+	inbound map[*quic.Conn]string // who calls us; a joiner is ""
 }
 
 // New binds the sockets; Run serves them. Close an endpoint that never runs.
@@ -180,7 +180,7 @@ func (e *Endpoint) Recheck() {
 	var gone []*quic.Conn
 	e.mu.Lock()
 	for c, node := range e.inbound {
-		if !e.cfg.Allowed(node) {
+		if node != "" && !e.cfg.Allowed(node) { // a joiner is nobody yet
 			gone = append(gone, c)
 		}
 	}

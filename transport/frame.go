@@ -2,6 +2,7 @@ package transport
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -139,7 +140,7 @@ func readBody(r io.Reader, buf *[]byte, n int) ([]byte, error) {
 		}
 		m, err := io.ReadFull(r, b[got:min(n, len(b))])
 		if got += m; err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return nil, err

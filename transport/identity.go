@@ -41,8 +41,8 @@ type identityState struct {
 // PEM blocks of an identity file, in this order.
 const (
 	pemKey    = "PRIVATE KEY"
-	pemCert   = "CERTIFICATE" // the node's, then the CA's
-	pemSecret = "DESNODE CLUSTER SECRET"
+	pemCert   = "CERTIFICATE"            // the node's, then the CA's
+	pemSecret = "DESNODE CLUSTER SECRET" //nolint:gosec // G101: the name of a block, not a secret
 	pemReset  = "DESNODE STATELESS RESET KEY"
 )
 

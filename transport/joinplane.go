@@ -400,7 +400,7 @@ func ask(ctx context.Context, conn *quic.Conn, msg []byte) (*verdict, error) {
 	var buf []byte
 	_, body, err := readFrame(s, &buf, frameAdmission)
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, late(ctx, streamError(conn, err))

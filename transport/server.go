@@ -65,7 +65,7 @@ func (e *Endpoint) serveReads(ctx context.Context, conn *quic.Conn, node string)
 // connection is bounded, so is that of these goroutines.
 func (e *Endpoint) serveStream(ctx context.Context, s *quic.Stream, node string) {
 	began := time.Now()
-	defer s.CancelRead(streamCancelled)
+	defer endRequest(s)
 	buf := e.bufs.Get().(*[]byte)
 	defer e.bufs.Put(buf)
 	_ = s.SetReadDeadline(began.Add(requestPatience)) // a stream that takes none is broken: readFrame says so
@@ -117,6 +117,16 @@ func (e *Endpoint) serveStream(ctx context.Context, s *quic.Stream, node string)
 	}
 	if err := e.answer(s, buf, node, reply); err != nil {
 		s.CancelWrite(streamCut)
+	}
+}
+
+// endRequest reads the end of the request, which has come by now as a rule; a
+// stream that goes on is stopped.
+func endRequest(s *quic.Stream) {
+	_ = s.SetReadDeadline(time.Now().Add(requestPatience)) // a stream that takes none is broken: Read says so
+	var more [1]byte
+	if n, err := s.Read(more[:]); n > 0 || !errors.Is(err, io.EOF) {
+		s.CancelRead(streamCancelled)
 	}
 }
 
