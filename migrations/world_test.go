@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net/url"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/datavision/desnode/deploy/dev"
+	"github.com/datavision/desnode/deploy/dev/devtest"
 	"github.com/datavision/desnode/migrations"
 )
 
@@ -26,35 +26,7 @@ import (
 var server *dev.Postgres
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	code, err := withServer(m)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	if code == 0 {
-		if err := goleak.Find(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-func withServer(m *testing.M) (code int, err error) {
-	if testing.Short() {
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "desnode-migrations-*")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if server, err = dev.StartPostgres(context.Background(), dir); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, server.Stop()) }()
-	return m.Run(), nil
+	goleak.VerifyTestMain(devtest.With(m, devtest.Servers{Postgres: &server}))
 }
 
 var databases atomic.Int32

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,84 +19,21 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/datavision/desnode/deploy/dev"
+	"github.com/datavision/desnode/deploy/dev/devtest"
 	"github.com/datavision/desnode/migrations"
 	"github.com/datavision/desnode/node/config"
 )
 
 // servers are what all tests of the package share; nil with -short.
-var servers *realServers
-
-type realServers struct {
-	pg  *dev.Postgres
-	s3  *dev.S3
-	dir string
+var servers struct {
+	pg *dev.Postgres
+	s3 *dev.S3
 	// made numbers databases and buckets.
 	made atomic.Int64
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withServers{m}) }
-
-// withServers ends the servers before leaks are looked for.
-type withServers struct{ m *testing.M }
-
-func (w withServers) Run() int {
-	stop := startServers()
-	code := w.m.Run()
-	return max(code, stop())
-}
-
-// startServers starts Postgres and S3 when tests will want them; the returned
-// function ends them and returns an exit code.
-func startServers() (stop func() int) {
-	for _, arg := range os.Args {
-		if strings.HasPrefix(arg, "-test.short") && !strings.HasSuffix(arg, "=false") {
-			return func() int { return 0 }
-		}
-	}
-	failed := func(err error) func() int {
-		return func() int {
-			fmt.Fprintln(os.Stderr, "the servers for the tests:", err)
-			return 1
-		}
-	}
-	dir, err := os.MkdirTemp("", "desnode-node-*")
-	if err != nil {
-		return failed(err)
-	}
-	w := &realServers{dir: dir}
-	if err := w.start(); err != nil {
-		return failed(errors.Join(err, w.stop()))
-	}
-	servers = w
-	return func() int {
-		if err := w.stop(); err != nil {
-			return failed(err)()
-		}
-		return 0
-	}
-}
-
-func (w *realServers) start() error {
-	pg, s3 := filepath.Join(w.dir, "pg"), filepath.Join(w.dir, "s3")
-	err := errors.Join(os.Chmod(w.dir, 0o755), os.Mkdir(pg, 0o750), os.Mkdir(s3, 0o750))
-	if err == nil {
-		w.pg, err = dev.StartPostgres(context.Background(), pg)
-	}
-	if err == nil {
-		w.s3, err = dev.StartS3(context.Background(), s3)
-	}
-	return err
-}
-
-func (w *realServers) stop() error {
-	var errs []error
-	if w.pg != nil {
-		errs = append(errs, w.pg.Stop())
-	}
-	if w.s3 != nil {
-		errs = append(errs, w.s3.Stop())
-	}
-	return errors.Join(append(errs, os.RemoveAll(w.dir))...)
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(devtest.With(m, devtest.Servers{Postgres: &servers.pg, S3: &servers.s3}))
 }
 
 // real is one test's own database, bucket and folder of files.
@@ -113,7 +49,7 @@ type real struct {
 // newReal makes an empty database, an empty bucket and a folder.
 func newReal(t *testing.T) *real {
 	t.Helper()
-	if servers == nil {
+	if servers.pg == nil {
 		t.Skip("-short leaves out Postgres and S3")
 	}
 	r := &real{t: t, name: fmt.Sprintf("test%d", servers.made.Add(1)), folder: t.TempDir()}

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/datavision/desnode/deploy/dev"
+	"github.com/datavision/desnode/deploy/dev/devtest"
 )
 
 // world is one node over a real Postgres and a real S3 server behind proxies.
@@ -43,7 +44,7 @@ func newWorld(t *testing.T) *world {
 	if testing.Short() {
 		t.Skip("-short leaves out Postgres and S3")
 	}
-	w := &world{t: t, dir: folder(t), files: map[string][]byte{}}
+	w := &world{t: t, dir: devtest.Folder(t), files: map[string][]byte{}}
 	w.bin = filepath.Join(w.dir, "desnode")
 	w.command("go", "build", "-o", w.bin, "github.com/datavision/desnode")
 	var err error

@@ -4,31 +4,16 @@ import (
 	"context"
 	"net"
 	"net/http"
-	"os"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/datavision/desnode/deploy/dev"
+	"github.com/datavision/desnode/deploy/dev/devtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// folder returns an empty folder that every user may look into.
-func folder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "desnode-dev-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 func dial(t *testing.T, addr string) error {
 	t.Helper()
@@ -45,11 +30,11 @@ func TestServersStopAndStartAgain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short leaves out Postgres and S3")
 	}
-	pg, err := dev.StartPostgres(t.Context(), folder(t))
+	pg, err := dev.StartPostgres(t.Context(), devtest.Folder(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s3, err := dev.StartS3(t.Context(), folder(t))
+	s3, err := dev.StartS3(t.Context(), devtest.Folder(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,11 +2,8 @@ package source_test
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"net/url"
-	"os"
 	"sync/atomic"
 	"testing"
 
@@ -14,38 +11,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/datavision/desnode/deploy/dev"
+	"github.com/datavision/desnode/deploy/dev/devtest"
 )
 
 // server is the Postgres of all tests of this package; nil with -short.
 var server *dev.Postgres
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	code, err := withServer(m)
-	if err == nil && code == 0 {
-		err = goleak.Find()
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func withServer(m *testing.M) (code int, err error) {
-	if testing.Short() {
-		return m.Run(), nil
-	}
-	dir, err := os.MkdirTemp("", "desnode-source-*")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if server, err = dev.StartPostgres(context.Background(), dir, "track_counts=on"); err != nil {
-		return 1, err
-	}
-	defer func() { err = errors.Join(err, server.Stop()) }()
-	return m.Run(), nil
+	goleak.VerifyTestMain(devtest.With(m, devtest.Servers{Postgres: &server, Settings: []string{"track_counts=on"}}))
 }
 
 var databases atomic.Int32

@@ -1,12 +1,8 @@
 package storetest_test
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
-	"flag"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/datavision/desnode/deploy/dev"
+	"github.com/datavision/desnode/deploy/dev/devtest"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/node/store/storetest"
 )
@@ -25,36 +22,7 @@ import (
 // server is the S3 server of this package's tests; nil under -short.
 var server *dev.S3
 
-// withServer runs the tests with an S3 server.
-type withServer struct{ m *testing.M }
-
-func (w withServer) Run() int {
-	flag.Parse()
-	if testing.Short() {
-		return w.m.Run()
-	}
-	code, err := w.run()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return code
-}
-
-func (w withServer) run() (code int, err error) {
-	dir, err := os.MkdirTemp("", "desnode-storetest-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if server, err = dev.StartS3(context.Background(), dir); err != nil {
-		return 0, err
-	}
-	code = w.m.Run()
-	return code, server.Stop()
-}
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withServer{m}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(devtest.With(m, devtest.Servers{S3: &server})) }
 
 // bucketOf makes a bucket for one test and returns the configuration of a
 // store in it.
