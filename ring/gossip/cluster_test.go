@@ -336,6 +336,50 @@ func TestOddNodesAreRefused(t *testing.T) {
 	}
 }
 
+// TestMismatch: a node that computes another ring is counted and told.
+func TestMismatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		nodes := []*node{
+			w.start(1, addrAt(1)),
+			w.start(2, addrAt(2)),
+			w.start(3, addrAt(3), func(c *Config) { c.Ring.Vnodes = 100 }),
+		}
+		w.pass(2 * time.Minute)
+		for i, want := range [][]ring.NodeID{{idOf(3)}, {idOf(3)}, {idOf(1), idOf(2)}} {
+			slices.Sort(want)
+			if got := nodes[i].View().Mismatched(); !slices.Equal(got, want) {
+				t.Errorf("node %d: mismatched %v, want %v", i+1, got, want)
+			}
+			if got := nodes[i].metric("des_ring_mismatched_members"); got != float64(len(want)) {
+				t.Errorf("node %d counts %v", i+1, got)
+			}
+		}
+		if !w.log.has("members compute another ring") {
+			t.Error("the mismatch is not told")
+		}
+	})
+}
+
+// TestDamagedPeersFile: the node starts, says so, and writes a good one.
+func TestDamagedPeersFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		if err := os.WriteFile(w.config(2).Peers, []byte("damage"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		nodes := w.startN(2)
+		w.within(10*time.Second, nodes, nodes...)
+		if nodes[1].metric("des_gossip_peers_file_errors_total") != 1 || !w.log.has("peers of earlier are not known") {
+			t.Error("the damage is not told")
+		}
+		nodes[1].stop()
+		if p, err := readPeers(nodes[1].cfg.Peers); err != nil || p[idOf(1)] != addrAt(1) {
+			t.Errorf("peers %v, %v", p, err)
+		}
+	})
+}
+
 // TestStaleMeta: metadata of an earlier life, arriving late, changes nothing.
 func TestStaleMeta(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

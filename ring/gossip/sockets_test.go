@@ -22,7 +22,8 @@ func TestSockets(t *testing.T) {
 	for i := range 2 {
 		c := (&world{t: t, dir: t.TempDir(), log: &lines{}}).config(i + 1)
 		c.Bind, c.Advertise = "127.0.0.1:0", []string{"", "localhost"}[i]
-		c.Seeds = func() []string { return seeds }
+		known := seeds
+		c.Seeds = func() []string { return known }
 		g, err := New(c)
 		if err != nil {
 			t.Fatal(err)
