@@ -191,7 +191,7 @@ func TestStoreRequestsOfArchiving(t *testing.T) {
 	for i := range files {
 		writeFile(t, filepath.Join(dir, fmt.Sprint("f", i)), string(bytes.Repeat([]byte{byte(i), byte(i >> 8)}, size/2)))
 	}
-	n, _ := start(t, cfg)
+	n, stop := start(t, cfg)
 	n.testImport(t, api.ImportRequest{Dir: dir})
 	if last := n.testArchive(t); last.Packed != files || last.Failed != 0 {
 		t.Fatalf("archived: %+v", last)
@@ -200,6 +200,7 @@ func TestStoreRequestsOfArchiving(t *testing.T) {
 	if packs < 6 {
 		t.Fatalf("%d packs only", packs)
 	}
+	stop() // so that nothing is under way while it is counted
 	type sort struct {
 		cause string
 		kind  store.Kind
@@ -221,6 +222,7 @@ func TestStoreRequestsOfArchiving(t *testing.T) {
 		case s.cause == "":
 			t.Errorf("%d requests of kind %s have no cause", count, s.kind)
 		case s.cause == "probe", s.cause == "claim": // at the start
+		case s == sort{"index", store.KindGet} && count <= packs: // new packs' indexes, as far as they were warmed
 		case !ok || count != want:
 			t.Errorf("%d requests of kind %s for %q, want %d", count, s.kind, s.cause, want)
 		}
