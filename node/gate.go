@@ -63,15 +63,6 @@ func gated[T any](ctx context.Context, g *gate, f func() (T, error)) (T, error) 
 	return f()
 }
 
-// TimePrecision is the unit of the table's times, by which they are held against
-// the files' own.
-func (g *gate) TimePrecision() time.Duration {
-	if t, ok := g.Table.(interface{ TimePrecision() time.Duration }); ok {
-		return t.TimePrecision()
-	}
-	return 1
-}
-
 func (g *gate) Eligible(ctx context.Context, before time.Time, after string, limit int) ([]source.Row, error) {
 	return gated(ctx, g, func() ([]source.Row, error) { return g.Table.Eligible(ctx, before, after, limit) })
 }

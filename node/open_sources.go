@@ -19,6 +19,7 @@ import (
 )
 
 func (n *Node) openSources(ctx context.Context, metrics *prometheus.Registry) error {
+	roots := map[string][]source.Root{} // by source, those of the configuration
 	for _, name := range slices.Sorted(maps.Keys(n.cfg.Sources)) {
 		c := n.cfg.Sources[name]
 		var rows source.Table
@@ -31,13 +32,16 @@ func (n *Node) openSources(ctx context.Context, metrics *prometheus.Registry) er
 		if err != nil {
 			return err
 		}
-		files, err := n.files(name, c)
-		if err != nil {
-			return fmt.Errorf("source %s: %w", name, err)
+		for _, text := range c.Roots {
+			root, err := source.ParseRoot(text)
+			if err != nil {
+				return fmt.Errorf("source %s: %w", name, err)
+			}
+			roots[name] = append(roots[name], root)
 		}
-		n.sources = append(n.sources, source.Source{Name: name, Rows: rows, Files: files, Generated: c.Generated()})
+		n.sources = append(n.sources, source.Source{Name: name, Rows: rows, Files: n.files(name, c, roots[name]), Generated: c.Generated()})
 	}
-	return n.checkRoots()
+	return n.checkRoots(roots)
 }
 
 // openSQLite opens an embedded source, which is claimed at once.
@@ -123,31 +127,20 @@ func (n *Node) observeDatabase(_ string, took time.Duration, err error) {
 }
 
 // files returns the originals of one source.
-func (n *Node) files(name string, c config.Source) (source.Originals, error) {
+func (n *Node) files(name string, c config.Source, roots []source.Root) source.Originals {
 	if n.originals != nil {
-		return n.originals(name), nil
+		return n.originals(name)
 	}
-	roots := &rootSet{meta: n.meta, source: name, log: n.log}
-	for _, text := range c.Roots {
-		root, err := source.ParseRoot(text)
-		if err != nil {
-			return nil, err
-		}
-		roots.fixed = append(roots.fixed, root)
-	}
+	set := &rootSet{meta: n.meta, source: name, fixed: roots, log: n.log}
 	opened := &buckets{node: n, cfg: c, opened: map[string]source.Objects{}}
 	n.onClose(opened.close)
-	return source.NewOriginals(roots.list, opened.open), nil
+	return source.NewOriginals(set.list, opened.open)
 }
 
 // checkRoots refuses roots that overlap what is the node's own.
-func (n *Node) checkRoots() error {
-	for _, name := range slices.Sorted(maps.Keys(n.cfg.Sources)) {
-		for _, text := range n.cfg.Sources[name].Roots {
-			root, err := source.ParseRoot(text)
-			if err != nil {
-				return fmt.Errorf("source %s: %w", name, err)
-			}
+func (n *Node) checkRoots(roots map[string][]source.Root) error {
+	for _, name := range slices.Sorted(maps.Keys(roots)) {
+		for _, root := range roots[name] {
 			if root.Folder == "" {
 				continue
 			}

@@ -153,7 +153,7 @@ func (k *Keeper) original(ctx context.Context, pack desformat.PackID, e desforma
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if info.Size != e.SourceSize || info.Modified(e.SourceTime, precision(s.Rows)) {
+	if info.Size != e.SourceSize || info.Modified(e.SourceTime, s.Rows.TimePrecision()) {
 		return fmt.Errorf("%s: %w", row.Path, source.ErrChanged)
 	}
 	return nil

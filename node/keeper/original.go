@@ -208,19 +208,11 @@ func (o *original) unlisted(info source.Info) string {
 	if info.Size != row.Size {
 		return fmt.Sprintf("the file has %d bytes, the row lists %d", info.Size, row.Size)
 	}
-	if info.Modified(row.ModTime, precision(o.src.Rows)) {
+	if info.Modified(row.ModTime, o.src.Rows.TimePrecision()) {
 		return fmt.Sprintf("the file was modified at %s, the row lists %s",
 			info.ModTime.Format(time.RFC3339Nano), row.ModTime.Format(time.RFC3339Nano))
 	}
 	return ""
-}
-
-// precision returns the unit of a table's time column; 0: it is exact.
-func precision(t source.Table) time.Duration {
-	if t, ok := t.(interface{ TimePrecision() time.Duration }); ok {
-		return t.TimePrecision()
-	}
-	return 0
 }
 
 // judge reads the quarantined file and removes it if it is what was archived.

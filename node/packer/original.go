@@ -17,7 +17,7 @@ func openOriginal(ctx context.Context, at listed) (source.Original, error) {
 		return nil, err
 	}
 	info := f.Info()
-	if info.Size != at.row.Size || info.Modified(at.row.ModTime, precision(at.source.Rows)) {
+	if info.Size != at.row.Size || info.Modified(at.row.ModTime, at.source.Rows.TimePrecision()) {
 		err := fmt.Errorf("%w: %d bytes of %s, the row lists %d bytes of %s", source.ErrChanged,
 			info.Size, info.ModTime.Format(time.RFC3339Nano), at.row.Size, at.row.ModTime.Format(time.RFC3339Nano))
 		return nil, errors.Join(err, f.Close())
@@ -25,19 +25,10 @@ func openOriginal(ctx context.Context, at listed) (source.Original, error) {
 	return f, nil
 }
 
-// precision returns the unit of a table's time column: what the table says,
-// else a nanosecond.
-func precision(t source.Table) time.Duration {
-	if t, ok := t.(interface{ TimePrecision() time.Duration }); ok {
-		return max(1, t.TimePrecision())
-	}
-	return 1
-}
-
 // modTime is the time that the record keeps: the file's own, unless it is less
 // exact than the row's, as an object's is. The manifest is asked for the row's.
 func modTime(it *item) time.Time {
-	if it.info.TimeUnit > precision(it.source.Rows) {
+	if it.info.TimeUnit > it.source.Rows.TimePrecision() {
 		return it.row.ModTime.UTC()
 	}
 	return it.info.ModTime.UTC()

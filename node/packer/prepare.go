@@ -86,7 +86,7 @@ func (p *Packer) absent(err error) bool {
 // lists. A row that brings a checksum of its own must agree in that too.
 func sameVersion(found *Found, at listed) bool {
 	return found.Size == at.row.Size &&
-		sameTime(found.ModTime, at.row.ModTime, precision(at.source.Rows)) &&
+		sameTime(found.ModTime, at.row.ModTime, at.source.Rows.TimePrecision()) &&
 		(at.row.SHA256 == nil || *at.row.SHA256 == found.SHA256)
 }
 

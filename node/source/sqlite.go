@@ -169,6 +169,9 @@ func checkKind(magic uint32) error {
 	return nil
 }
 
+// TimePrecision is a nanosecond.
+func (s *SQLite) TimePrecision() time.Duration { return time.Nanosecond }
+
 // Close closes the database.
 func (s *SQLite) Close() error {
 	err := s.stmts.close()

@@ -18,6 +18,9 @@ type Table interface {
 	IdentityRows
 	ReaderRows
 	OperatorRows
+	// TimePrecision is the unit of the modified times that the rows keep: times
+	// that differ by less are equal.
+	TimePrecision() time.Duration
 	Close() error
 }
 
