@@ -10,24 +10,9 @@ import (
 	"testing"
 
 	"github.com/datavision/desnode/deploy/dev"
+	"github.com/datavision/desnode/deploy/dev/devtest"
 	"github.com/datavision/desnode/node/store"
 )
-
-// openFolder returns an empty folder that every user may enter: Postgres does not
-// run as root.
-func openFolder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "desnode-cli-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 // TestBenchAgainstPostgresAndS3 runs both loads against real servers, by the
 // words for those of deploy/dev, and finds nothing of them left behind.
@@ -36,11 +21,11 @@ func TestBenchAgainstPostgresAndS3(t *testing.T) {
 		t.Log("left out by -short: Postgres and S3")
 		return
 	}
-	pg, err := dev.StartPostgres(t.Context(), openFolder(t))
+	pg, err := dev.StartPostgres(t.Context(), devtest.Folder(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s3Dir := openFolder(t)
+	s3Dir := devtest.Folder(t)
 	s3, err := dev.StartS3(t.Context(), s3Dir)
 	if err != nil {
 		t.Fatal(err)

@@ -10,28 +10,11 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/datavision/desnode/deploy/dev/devtest"
 	"github.com/datavision/desnode/node/config"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// folder returns an empty folder that the Postgres server's user may enter.
-func folder(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "desnode-up-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
 
 // TestTheEnvironmentIsUsedAgain starts the servers twice on one folder: the
 // second start keeps rows, ports and what was added to the table meanwhile.
@@ -40,7 +23,7 @@ func TestTheEnvironmentIsUsedAgain(t *testing.T) {
 		t.Log("left out by -short: Postgres and S3")
 		return
 	}
-	dir := folder(t)
+	dir := devtest.Folder(t)
 	var urls []string
 	for round := range 2 {
 		e, err := start(t.Context(), dir)
@@ -74,7 +57,7 @@ func TestTheConfigurationIsRead(t *testing.T) {
 		t.Log("left out by -short: Postgres and S3")
 		return
 	}
-	dir := filepath.Join(folder(t), "it's here: #1, \"quoted\"")
+	dir := filepath.Join(devtest.Folder(t), "it's here: #1, \"quoted\"")
 	e, err := start(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)

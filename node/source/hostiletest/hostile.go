@@ -68,7 +68,7 @@ const sql = `x'"; DROP TABLE files; DELETE FROM files; UPDATE files SET status='
 func Plant(t testing.TB, dir string) *World {
 	t.Helper()
 	w := &World{
-		t: t, root: filepath.Join(dir, "root"), outside: filepath.Join(dir, "outside"),
+		t: t, root: filepath.Join(dir, "inside"), outside: filepath.Join(dir, "outside"),
 		written: time.Date(2024, 3, 4, 5, 6, 7, 0, time.UTC),
 	}
 	w.Roots = []source.Root{source.FolderRoot(w.root), source.FolderRoot("/dev"), source.FolderRoot("/proc")}
@@ -145,7 +145,7 @@ func (w *World) paths() {
 		{"out of every root", secretPath, source.CodeInvalidPath, false},
 		{"out of every root, of the system", "/etc/passwd", source.CodeInvalidPath, false},
 		{"up and out", w.root + "/../outside/secret", source.CodeInvalidPath, true},
-		{"up, out and back in", w.root + "/../root/names/0", source.CodeInvalidPath, true},
+		{"up, out and back in", w.root + "/../inside/names/0", source.CodeInvalidPath, true},
 		{"relative, up and out", "../outside/secret", source.CodeInvalidPath, true},
 		{"relative, with several roots", "names/0", source.CodeInvalidPath, false},
 		{"a root itself", w.root, source.CodeInvalidPath, false},
