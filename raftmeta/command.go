@@ -33,6 +33,16 @@ func newCommand(kind string) (command, bool) {
 		return new(formCommand), true
 	case kindMember:
 		return new(memberCommand), true
+	case kindAnnounce:
+		return new(announceCommand), true
+	case kindRemoveMember:
+		return new(removeMemberCommand), true
+	case kindPutToken:
+		return new(putTokenCommand), true
+	case kindRevokeToken:
+		return new(revokeTokenCommand), true
+	case kindRedeem:
+		return new(redeemCommand), true
 	case kindSet:
 		return new(setCommand), true
 	case kindGrant:

@@ -37,21 +37,19 @@ func (c *formCommand) apply(s *state, _ uint64) (any, error) {
 	return nil, nil
 }
 
-// memberCommand adds a member or raises what it reported as applied.
+// memberCommand adds a member or raises what is known of it as applied.
 type memberCommand struct {
 	Member Member `json:"member"`
 }
 
 func (*memberCommand) kind() string { return kindMember }
 
-func (c *memberCommand) apply(s *state, _ uint64) (any, error) {
-	m := c.Member
-	if m.ID == "" {
-		return nil, fmt.Errorf("put member without an id: %w", ErrInvalid)
+func (c *memberCommand) apply(s *state, index uint64) (any, error) {
+	if err := s.admit(c.Member, index); err != nil {
+		return nil, fmt.Errorf("put member: %w", err)
 	}
-	if old, ok := s.members.get(string(m.ID)); ok {
-		m.Applied = max(m.Applied, old.Applied) // a late report takes nothing back
-	}
+	m, _ := s.members.get(string(c.Member.ID))
+	m.Applied = max(m.Applied, c.Member.Applied) // a late report takes nothing back
 	s.members = s.members.set(string(m.ID), m)
 	return nil, nil
 }

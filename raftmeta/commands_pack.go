@@ -108,6 +108,7 @@ func (c *addPackCommand) apply(s *state, index uint64) (any, error) {
 		}
 	}
 	p.Created = p.Created.UTC()
+	p.PackedBy = l.Holder
 	p.AddIndex, p.ModIndex = index, index
 	s.uploads = s.uploads.delete(u.Key)
 	s.put(nil, &p)

@@ -29,6 +29,16 @@ var (
 	ErrUnknownPack = errors.New("no such pack in the manifest")
 	// ErrNotMember: the node is not a member of the cluster.
 	ErrNotMember = errors.New("not a member of the cluster")
+	// ErrRemoved: the node was removed from the cluster; its id never comes back.
+	ErrRemoved = errors.New("removed from the cluster")
+	// ErrLastMember: nobody would be left in the cluster.
+	ErrLastMember = errors.New("the last member of the cluster")
+	// ErrNoToken: there is no such join token, or it was revoked.
+	ErrNoToken = errors.New("no such join token")
+	// ErrTokenExpired: the join token's time is over.
+	ErrTokenExpired = errors.New("join token expired")
+	// ErrTokenUsed: as many nodes as the join token allows have joined by it.
+	ErrTokenUsed = errors.New("join token used up")
 	// ErrInvalid: the command contradicts itself; repeating it is useless.
 	ErrInvalid = errors.New("invalid command")
 	// ErrStateLost: Dir is empty although this node was in the cluster before. To

@@ -511,7 +511,7 @@ func TestMemberReportsNeverGoBack(t *testing.T) {
 	w := newWorld(t)
 	w.must(&memberCommand{Member{ID: "node-b", Applied: 9}})
 	w.must(&memberCommand{Member{ID: "node-b", Applied: 4}})
-	if m := w.state().Members(); len(m) != 2 || m[1] != (Member{ID: "node-b", Applied: 9}) {
+	if m := w.state().Members(); len(m) != 2 || m[1].ID != "node-b" || m[1].Applied != 9 {
 		t.Errorf("got %+v", m)
 	}
 	w.refused(&memberCommand{}, ErrInvalid)

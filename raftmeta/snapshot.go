@@ -21,13 +21,16 @@ import (
 //	desnode-raftmeta 1
 //	{"kind":"cluster","body":{…}}                     one
 //	{"kind":"member","body":{…}}                      any number, by rising id
+//	{"kind":"removed","body":{"id":…,"index":…}}      by rising id
+//	{"kind":"token","body":{…}}                       join tokens, by rising id
 //	{"kind":"setting","body":{"key":…,"setting":{…}}} by rising key
 //	{"kind":"lease","body":{…}}                       by rising token
 //	{"kind":"upload","body":{…}}                      by rising key
 //	{"kind":"pack","body":{"pack":{…},"dead":"…"}}    by rising id
 //	{"kind":"end","body":{"lines":9,"crc32c":123}}    lines between, CRC32C of all bytes before
 //
-// The same state gives the same bytes on every node.
+// The same state gives the same bytes on every node. A version that has no
+// removed members and no tokens writes no such lines, so its snapshots load.
 const snapshotMagic = "desnode-raftmeta 1\n"
 
 // errSnapshot: the snapshot is cut or damaged.
@@ -45,6 +48,11 @@ type snapshotCluster struct {
 	ShardBits  uint8               `json:"shard_bits"`
 	Generation uint64              `json:"generation"`
 	Applied    uint64              `json:"applied"`
+}
+
+type snapshotRemoved struct {
+	ID    NodeID `json:"id"`
+	Index uint64 `json:"index"`
 }
 
 type snapshotSetting struct {
@@ -89,6 +97,12 @@ func writeSnapshot(to io.Writer, s *state) error {
 	w.line("cluster", snapshotCluster{s.cluster, s.shardBits, s.generation, s.applied})
 	for _, m := range s.members.all() {
 		w.line("member", m)
+	}
+	for id, index := range s.removed.all() {
+		w.line("removed", snapshotRemoved{NodeID(id), index})
+	}
+	for _, t := range s.tokens.all() {
+		w.line("token", t)
 	}
 	for key, v := range s.settings.all() {
 		w.line("setting", snapshotSetting{key, v})
@@ -190,6 +204,14 @@ func (s *state) load(l snapshotLine) error {
 		var m Member
 		err = decodeStrict(l.Body, &m)
 		s.members = s.members.set(string(m.ID), m)
+	case "removed":
+		var r snapshotRemoved
+		err = decodeStrict(l.Body, &r)
+		s.removed = s.removed.set(string(r.ID), r.Index)
+	case "token":
+		var t tokenEntry
+		err = decodeStrict(l.Body, &t)
+		s.tokens = s.tokens.set(t.ID, t)
 	case "setting":
 		var v snapshotSetting
 		err = decodeStrict(l.Body, &v)

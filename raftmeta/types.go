@@ -82,6 +82,7 @@ type Pack struct {
 	Index        desformat.Section `json:"index"`
 	MinSeq       desformat.Token   `json:"min_seq"`
 	MaxSeq       desformat.Token   `json:"max_seq"`
+	PackedBy     NodeID            `json:"packed_by,omitempty"` // who held the lease; empty: added by an older version
 	Created      time.Time         `json:"created"`
 	Dead         []uint32          `json:"dead,omitempty"` // ordinals, rising; reads skip them
 	Acknowledged bool              `json:"acknowledged"`
@@ -106,10 +107,4 @@ type Upload struct {
 	Pack    desformat.PackID `json:"pack"`
 	Token   desformat.Token  `json:"token"`
 	BeganAt time.Time        `json:"began_at"` // by the uploader's clock
-}
-
-// Member is one node of the cluster.
-type Member struct {
-	ID      NodeID `json:"id"`
-	Applied uint64 `json:"applied"` // highest Raft index it reported as applied
 }

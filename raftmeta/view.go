@@ -27,7 +27,9 @@ type state struct {
 	leases     table[leaseEntry]
 	uploads    table[Upload] // by key
 	settings   table[setting]
-	members    table[Member] // by id
+	members    table[Member]     // by id
+	removed    table[uint64]     // members that were, by id: Raft index of the removal
+	tokens     table[tokenEntry] // by id
 }
 
 // leaseEntry is a live lease and the request that asked for it, by which a
@@ -118,15 +120,6 @@ func (v *View) Settings(prefix string) iter.Seq2[string, []byte] {
 			}
 		}
 	}
-}
-
-// Members returns the cluster's nodes by rising id.
-func (v *View) Members() []Member {
-	out := make([]Member, 0, v.members.len())
-	for _, m := range v.members.all() {
-		out = append(out, m)
-	}
-	return out
 }
 
 // Fenced reports that the lease of token t is gone and can never commit
