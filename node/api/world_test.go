@@ -57,6 +57,8 @@ func (m *manifest) Packs() iter.Seq[*raftmeta.Pack] { return slices.Values(m.pac
 
 func (m *manifest) ShardBits() uint8 { return 10 }
 
+func (m *manifest) Applied() uint64 { return uint64(len(m.packs)) }
+
 func (m *manifest) Covering(h desformat.NameHash, dst []*raftmeta.Pack) []*raftmeta.Pack {
 	for _, p := range m.packs {
 		if p.Range.Contains(h) {

@@ -13,8 +13,19 @@ import (
 // own source and id are held against it. An empty sourceName asks all sources.
 // Errors as Open's, and ErrUnknownSource, ErrAmbiguous.
 func (r *Retriever) OpenID(ctx context.Context, sourceName, id string, q Query) (File, error) {
+	return r.OpenIDFrom(ctx, sourceName, id, q, nil)
+}
+
+// OpenIDFrom is OpenID that asks elsewhere for the record of the row's name
+// before it looks for it itself. What elsewhere gives is served when it is the
+// row's own, and closed otherwise; without an answer it returns false.
+func (r *Retriever) OpenIDFrom(ctx context.Context, sourceName, id string, q Query, elsewhere func(context.Context, Key) (File, bool)) (File, error) {
 	began := r.cfg.Now()
-	file, err := r.openID(ctx, sourceName, id, q)
+	b := byID{sourceName, id, q, elsewhere}
+	file, err := r.openID(ctx, b, false)
+	if errors.Is(err, errOvertaken) {
+		file, err = r.openID(ctx, b, true)
+	}
 	outcome := outcomeByID
 	if err != nil {
 		outcome = outcomeOfError(err)
@@ -23,27 +34,33 @@ func (r *Retriever) OpenID(ctx context.Context, sourceName, id string, q Query) 
 	return file, err
 }
 
-func (r *Retriever) openID(ctx context.Context, sourceName, id string, q Query) (File, error) {
-	file, err := r.openIDOnce(ctx, sourceName, id, q, false)
-	if errors.Is(err, errOvertaken) {
-		file, err = r.openIDOnce(ctx, sourceName, id, q, true)
-	}
-	return file, err
+// byID is one question for the file of a row.
+type byID struct {
+	source, id string
+	query      Query
+	elsewhere  func(context.Context, Key) (File, bool) // nil: nowhere
 }
 
-// openIDOnce is one round; last says that no other will follow.
-func (r *Retriever) openIDOnce(ctx context.Context, sourceName, id string, q Query, last bool) (File, error) {
-	row, src, err := r.rowByID(ctx, sourceName, id)
+// openID is one round; last says that no other will follow.
+func (r *Retriever) openID(ctx context.Context, b byID, last bool) (File, error) {
+	row, src, err := r.rowByID(ctx, b.source, b.id)
 	if errors.Is(err, ErrNotFound) {
-		return File{}, r.missedID(ctx, q.Client, err)
+		return File{}, r.missedID(ctx, b.query.Client, err)
 	}
 	if err != nil {
 		return File{}, err
 	}
-	l := lookup{name: servedName(row), want: q.Want, keep: true}
-	l.hash = desformat.HashName(l.name)
-	if desformat.CheckName(l.name) != nil { // then it never was packed
-		return r.original(ctx, src, row, l.hash.Shard(r.cfg.Manifest.View().ShardBits()), last)
+	name := servedName(row)
+	l := lookup{Key: Key{name, desformat.HashName(name)}, want: b.query.Want, keep: true}
+	if desformat.CheckName(name) != nil { // then it never was packed
+		return r.original(ctx, src, row, l.Hash.Shard(r.cfg.Manifest.View().ShardBits()), last)
+	}
+	if b.elsewhere != nil {
+		if f, ok := b.elsewhere(ctx, l.Key); ok && f.Record != nil && f.Record.isOf(row) {
+			return f, nil
+		} else if ok {
+			f.Close()
+		}
 	}
 	f, v, err := r.locate(ctx, &l)
 	if err != nil {
@@ -60,7 +77,7 @@ func (r *Retriever) openIDOnce(ctx context.Context, sourceName, id string, q Que
 		return r.live(f, v, &l)
 	}
 	f.close() // the name belongs to another id by now, or to none
-	return r.original(ctx, src, row, l.hash.Shard(v.ShardBits()), last)
+	return r.original(ctx, src, row, l.Hash.Shard(v.ShardBits()), last)
 }
 
 // servedName is the name that the row's file has in the archive.
@@ -73,8 +90,10 @@ func servedName(row source.Row) string {
 
 // isOf reports whether a record was found and archives, or removes, the file of
 // row.
-func isOf(f found, row source.Row) bool {
-	return f.rec != nil && f.rec.Header.Source == row.Source && f.rec.Header.ID == row.ID
+func isOf(f found, row source.Row) bool { return f.rec != nil && f.rec.isOf(row) }
+
+func (c *Record) isOf(row source.Row) bool {
+	return c.Header.Source == row.Source && c.Header.ID == row.ID
 }
 
 // missedID answers for an id that no source has: like every absence, only with

@@ -73,7 +73,7 @@ func (f *File) open(ctx context.Context, p *raftmeta.Pack, rec *Record, off, n i
 // file will not do, since the caller has spoken of this one already.
 func (f *File) openElsewhere(ctx context.Context, off, n int64, missing error) (io.ReadCloser, error) {
 	h := f.Record.Header
-	l := lookup{name: h.Name, hash: desformat.HashName(h.Name), want: WantHeader, keep: true}
+	l := lookup{Key: Key{h.Name, desformat.HashName(h.Name)}, want: WantHeader, keep: true}
 	now, err := f.r.walk(ctx, f.r.newest(ctx), &l)
 	if err != nil || now.rec == nil || now.rec.Pack == f.Record.Pack || now.rec.Header.Size != h.Size || now.rec.Header.SHA256 != h.SHA256 {
 		return nil, f.r.missing(missing)

@@ -20,12 +20,39 @@ type Found struct {
 // without caching it, for those who decide about many names. ErrNotFound when
 // there is none, or a tombstone; any other error says nothing about the name.
 // It looks in this node's newest view as it is: who must not miss a commit made
-// elsewhere confirms the manifest first.
+// elsewhere asks a Snapshot.
 func (r *Retriever) Find(ctx context.Context, name string) (*Found, error) {
+	return r.find(ctx, r.cfg.Manifest.View(), name)
+}
+
+// Snapshot is the manifest at a moment that a quorum has confirmed. One serves
+// any number of names: what was committed before it was made is in it, what was
+// committed later may not be.
+type Snapshot struct {
+	r *Retriever
+	v View
+}
+
+// Confirm returns a Snapshot that holds everything committed when it was
+// called. ErrUnconfirmed: no quorum says so.
+func (r *Retriever) Confirm(ctx context.Context) (Snapshot, error) {
+	v, err := r.confirm(ctx)
+	return Snapshot{r, v}, err
+}
+
+// Applied is the Raft index of the snapshot.
+func (s Snapshot) Applied() uint64 { return s.v.Applied() }
+
+// Find is Retriever.Find in the snapshot.
+func (s Snapshot) Find(ctx context.Context, name string) (*Found, error) {
+	return s.r.find(ctx, s.v, name)
+}
+
+func (r *Retriever) find(ctx context.Context, v View, name string) (*Found, error) {
 	if err := desformat.CheckName(name); err != nil {
 		return nil, err
 	}
-	f, _, err := r.locate(ctx, &lookup{name: name, hash: desformat.HashName(name), want: WantHeader})
+	f, _, err := r.locateIn(ctx, v, &lookup{Key: Key{name, desformat.HashName(name)}, want: WantHeader})
 	if err != nil {
 		return nil, err
 	}
@@ -37,8 +64,13 @@ func (r *Retriever) Find(ctx context.Context, name string) (*Found, error) {
 
 // Place is where a name is served from.
 type Place struct {
-	Hash   desformat.NameHash
-	Shard  uint32
+	Hash  desformat.NameHash
+	Shard uint32
+	// Owner is the node that the ring names for the shard, Fallbacks are those to
+	// ask after it, best first. Empty: no ring was asked.
+	Owner     string
+	Fallbacks []string
+
 	Record *Record        // nil: not packed yet
 	Pack   *raftmeta.Pack // of the record
 	Row    *source.Row    // nil: no source has one, or none answered
@@ -50,7 +82,7 @@ func (r *Retriever) Locate(ctx context.Context, name string) (*Place, error) {
 	if err := desformat.CheckName(name); err != nil {
 		return nil, err
 	}
-	l := lookup{name: name, hash: desformat.HashName(name), want: WantHeader, keep: true}
+	l := lookup{Key: Key{name, desformat.HashName(name)}, want: WantHeader, keep: true}
 	f, v, err := r.locate(ctx, &l)
 	if err != nil {
 		return nil, err
@@ -63,7 +95,7 @@ func (r *Retriever) Locate(ctx context.Context, name string) (*Place, error) {
 			return nil, r.missing(err)
 		}
 	}
-	place := &Place{Hash: l.hash, Shard: l.hash.Shard(v.ShardBits())}
+	place := &Place{Hash: l.Hash, Shard: l.Hash.Shard(v.ShardBits())}
 	row, _, rowErr := r.rowByName(ctx, name)
 	if rowErr == nil {
 		place.Row = &row

@@ -22,8 +22,7 @@ const (
 
 // lookup is one question to the manifest.
 type lookup struct {
-	name string
-	hash desformat.NameHash
+	Key
 	want Want
 	keep bool // headers that are read go into the cache
 
@@ -44,7 +43,7 @@ func (r *Retriever) walk(ctx context.Context, v View, q *lookup) (found, error) 
 		clear(s.packs) // so that nothing of an old view is kept
 		r.scratch.Put(s)
 	}()
-	s.packs = v.Covering(q.hash, s.packs[:0])
+	s.packs = v.Covering(q.Hash, s.packs[:0])
 	var best found
 	for i, p := range s.packs {
 		if best.rec != nil && p.MaxSeq.Compare(best.rec.Header.Seq) <= 0 {
@@ -56,12 +55,12 @@ func (r *Retriever) walk(ctx context.Context, v View, q *lookup) (found, error) 
 			best.close()
 			return found{}, r.classify(ctx, p, p.Index.Offset, err)
 		}
-		s.locs = x.Lookup(q.hash, s.locs[:0])
+		s.locs = x.Lookup(q.Hash, s.locs[:0])
 		for _, loc := range s.locs {
 			if p.IsDead(loc.Ordinal) {
 				continue
 			}
-			f, err := r.look(ctx, candidate{p, x, loc, recordKey{p.ID, loc.Ordinal}}, q)
+			f, err := r.look(ctx, candidate{p, x, loc, keyOf(p.ID, loc.Ordinal)}, q)
 			if err != nil {
 				best.close()
 				return found{}, err

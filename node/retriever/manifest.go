@@ -18,6 +18,8 @@ type View interface {
 	Packs() iter.Seq[*raftmeta.Pack]
 	// ShardBits is the length of a shard's prefix.
 	ShardBits() uint8
+	// Applied is the Raft index of the last command in this view.
+	Applied() uint64
 }
 
 // Manifest is where the live packs are listed. All methods may be called at

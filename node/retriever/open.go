@@ -13,6 +13,11 @@ import (
 type Query struct {
 	Want   Want
 	Client string // who asks, for the limit on misses; empty: not limited
+
+	// What the answering node is told when another one is asked; at most 128
+	// bytes each, empty: nothing.
+	RequestID   string
+	Traceparent string
 }
 
 // Limiter bounds how often a client may ask for what does not exist. All
@@ -27,12 +32,18 @@ type Limiter interface {
 // Open finds the file of a name. Errors: desformat.ErrInvalidName, ErrNotFound,
 // ErrGone, ErrUnavailable, ErrUnconfirmed, ErrBusy, *CorruptError, and ctx's.
 func (r *Retriever) Open(ctx context.Context, name string, q Query) (File, error) {
-	began := r.cfg.Now()
-	if err := desformat.CheckName(name); err != nil {
+	k, err := KeyOf(name)
+	if err != nil {
 		r.metrics.done(outcomeInvalid, 0)
 		return File{}, err
 	}
-	l := lookup{name: name, hash: desformat.HashName(name), want: q.Want, keep: true}
+	return r.OpenKey(ctx, k, q)
+}
+
+// OpenKey is Open of a name that KeyOf has checked.
+func (r *Retriever) OpenKey(ctx context.Context, k Key, q Query) (File, error) {
+	began := r.cfg.Now()
+	l := lookup{Key: k, want: q.Want, keep: true}
 	f, v, err := r.locate(ctx, &l)
 	outcome := outcomeOf(f, &l)
 	var file File
@@ -53,7 +64,7 @@ func (r *Retriever) Open(ctx context.Context, name string, q Query) (File, error
 
 // file is the answer from a record.
 func (r *Retriever) file(f found, v View, l *lookup) File {
-	return File{Record: f.rec, Shard: l.hash.Shard(v.ShardBits()), r: r, pack: f.pack, stream: f.stream}
+	return File{Record: f.rec, Shard: l.Hash.Shard(v.ShardBits()), r: r, pack: f.pack, stream: f.stream}
 }
 
 // miss goes on where the packs of this node's view hold no live record. It
@@ -88,7 +99,7 @@ func (r *Retriever) missOnce(ctx context.Context, l *lookup, last bool) (File, e
 	if f.rec != nil {
 		return r.live(f, v, l)
 	}
-	row, src, err := r.rowByName(ctx, l.name)
+	row, src, err := r.rowByName(ctx, l.Name)
 	if err != nil {
 		return File{}, err
 	}
@@ -101,7 +112,7 @@ func (r *Retriever) missOnce(ctx context.Context, l *lookup, last bool) (File, e
 			return r.live(f, v, l)
 		}
 	}
-	return r.original(ctx, src, row, l.hash.Shard(v.ShardBits()), last)
+	return r.original(ctx, src, row, l.Hash.Shard(v.ShardBits()), last)
 }
 
 // live is the answer from a record of a confirmed view.

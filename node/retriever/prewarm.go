@@ -10,13 +10,17 @@ import (
 	"github.com/datavision/desnode/raftmeta"
 )
 
-// Run keeps the caches in step with the manifest until ctx ends: it loads
-// indexes ahead of need, newest packs first, and lets go of what belongs to
-// packs that have left. It returns nil when ctx has ended.
+// Run keeps the caches in step with the manifest and with what this node owns
+// until ctx ends: it loads indexes ahead of need, newest packs first, and lets
+// go of what belongs to packs that have left. It returns nil when ctx has ended.
 func (r *Retriever) Run(ctx context.Context) error {
 	var known map[desformat.PackID]struct{}
 	for {
 		changed := r.cfg.Manifest.Changed() // before View, so that no change is missed
+		var owned <-chan struct{}           // nil: never
+		if r.cfg.OwnedChanged != nil {
+			owned = r.cfg.OwnedChanged()
+		}
 		v := r.cfg.Manifest.View()
 		known = r.dropDeparted(v, known)
 		if err := r.Prewarm(ctx, r.cfg.PrewarmBytes); err != nil && ctx.Err() == nil {
@@ -24,10 +28,12 @@ func (r *Retriever) Run(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-owned:
 		case <-ctx.Done():
 			return nil
 		}
-		// The manifest changes several times a pack: one look covers them.
+		// The manifest changes several times a pack, and the ring several times
+		// when a cluster starts: one look covers them.
 		settle := time.NewTimer(settleTime)
 		select {
 		case <-settle.C:
@@ -38,7 +44,8 @@ func (r *Retriever) Run(ctx context.Context) error {
 	}
 }
 
-// settleTime is how long after a change of the manifest the caches follow.
+// settleTime is how long after a change of the manifest or of the ring the
+// caches follow.
 const settleTime = 500 * time.Millisecond
 
 // dropDeparted empties the caches of packs that were known and are live no
@@ -66,21 +73,21 @@ func (r *Retriever) dropDeparted(v View, known map[desformat.PackID]struct{}) ma
 	if !departed {
 		return live
 	}
-	for key := range r.records.cache.Keys() {
-		if _, ok := live[key.pack]; !ok {
+	for key, rec := range r.records.cache.All() {
+		if _, ok := live[rec.Pack]; !ok && rec.answered <= v.Applied() { // of a later index: its pack is yet to come
 			r.records.cache.Invalidate(key)
 		}
 	}
 	return live
 }
 
-// Prewarm loads indexes that are not in memory, newest packs first, until those
-// in memory take budget bytes. It returns the first error, having tried all.
+// Prewarm loads the indexes that are not in memory of packs that cover what this
+// node owns, newest packs first, until those in memory take budget bytes. It returns the first error, having tried all.
 func (r *Retriever) Prewarm(ctx context.Context, budget int64) error {
 	budget = min(budget, r.indexes.ceiling)
 	var packs []*raftmeta.Pack
 	for p := range r.cfg.Manifest.View().Packs() {
-		if p.ReplacedBy.IsZero() {
+		if p.ReplacedBy.IsZero() && (r.cfg.Owned == nil || r.cfg.Owned(p.Range)) {
 			packs = append(packs, p)
 		}
 	}

@@ -13,11 +13,12 @@ type Record struct {
 	Location desformat.Location
 	Pack     desformat.PackID
 
-	key     string // of the pack's object
-	version string
-	content []byte // verified; nil unless whole
-	whole   bool
-	memo    atomic.Value
+	key      string // of the pack's object
+	version  string
+	answered uint64 // Raft index at which another node found it the newest of its name; 0: this node found it
+	content  []byte // verified; nil unless whole
+	whole    bool
+	memo     atomic.Value
 }
 
 // Content returns the verified content when it is in memory. It must not be
@@ -54,11 +55,23 @@ func (c *Record) cost() int64 {
 	return int64(len(c.content)+n) + recordOverhead + memoOverhead
 }
 
-// recordKey names a record for the data cache: it never changes, since packs
-// never do.
+// recordKey is what the data cache finds a record by: its place in a pack of
+// this node's view, where it can't change, or the name for which another node
+// answered with it (see foreign.go).
 type recordKey struct {
-	pack    desformat.PackID
+	at      [16]byte // pack id, or the beginning of the name's hash
 	ordinal uint32
+	foreign bool
+}
+
+func keyOf(pack desformat.PackID, ordinal uint32) recordKey {
+	return recordKey{at: pack, ordinal: ordinal}
+}
+
+// foreignKey may stand for two names only where half of two SHA-256 agree; the
+// record's own name is compared all the same.
+func foreignKey(hash desformat.NameHash) recordKey {
+	return recordKey{at: [16]byte(hash[:16]), foreign: true}
 }
 
 // newRecord describes the record at loc of p.

@@ -80,7 +80,7 @@ func (f found) close() {
 // q wants.
 func (r *Retriever) look(ctx context.Context, c candidate, q *lookup) (found, error) {
 	if rec, ok := r.records.cache.GetIfPresent(c.key); ok {
-		if rec.Header.Name != q.name || rec.Header.Type == desformat.TypeVoid {
+		if rec.Header.Name != q.Name || rec.Header.Type == desformat.TypeVoid {
 			return found{}, nil
 		}
 		if rec.whole || q.want == WantHeader || c.loc.Length > smallRecord {
@@ -104,7 +104,7 @@ func (r *Retriever) look(ctx context.Context, c candidate, q *lookup) (found, er
 	if err != nil {
 		return found{}, r.classify(ctx, c.pack, c.loc.Offset, err)
 	}
-	if f.rec.Header.Name != q.name || f.rec.Header.Type == desformat.TypeVoid {
+	if f.rec.Header.Name != q.Name || f.rec.Header.Type == desformat.TypeVoid {
 		r.metrics.falseCandidates.Inc()
 		f.close()
 		return found{}, nil
@@ -188,10 +188,10 @@ func (r *Retriever) lookWhole(ctx context.Context, c candidate, q *lookup) (foun
 	for {
 		rec, err := r.records.loads.do(ctx, c.key, func() (*Record, error) {
 			// The load before this one may have ended after this caller missed.
-			if e, ok := r.records.cache.GetEntryQuietly(c.key); ok && (e.Value.whole || e.Value.Header.Name != q.name) {
+			if e, ok := r.records.cache.GetEntryQuietly(c.key); ok && (e.Value.whole || e.Value.Header.Name != q.Name) {
 				return e.Value, nil
 			}
-			rec, err := r.fetchRecord(ctx, c, q.name)
+			rec, err := r.fetchRecord(ctx, c, q.Name)
 			if err != nil {
 				return nil, err
 			}
@@ -202,7 +202,7 @@ func (r *Retriever) lookWhole(ctx context.Context, c candidate, q *lookup) (foun
 			return found{}, err
 		}
 		// Who joined the read of another name has its header only.
-		if rec.whole || rec.Header.Name != q.name {
+		if rec.whole || rec.Header.Name != q.Name {
 			return found{rec: rec, pack: c.pack}, nil
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/datavision/desnode/desformat"
 )
 
 // Config says what a Retriever works with. Manifest, Store and Sources are
@@ -19,6 +21,13 @@ type Config struct {
 	// Sources returns the sources in the order in which they are asked. It is
 	// called for each question, so sources may come and go.
 	Sources func() []Source
+
+	// Owned reports whether this node is an owner of any shard of a range; nil: of
+	// all. Indexes of other packs are not loaded ahead of need.
+	Owned func(desformat.Range) bool
+	// OwnedChanged returns a channel that is closed when Owned may answer
+	// differently; nil: it never does.
+	OwnedChanged func() <-chan struct{}
 
 	IndexBytes   int64 // cap of the index cache; default 256 MiB
 	DataBytes    int64 // cap of the data cache; default 256 MiB

@@ -191,6 +191,13 @@ func (v fakeView) Packs() iter.Seq[*raftmeta.Pack] { return slices.Values(v) }
 
 func (v fakeView) ShardBits() uint8 { return 10 }
 
+func (v fakeView) Applied() (index uint64) {
+	for _, p := range v {
+		index = max(index, p.AddIndex, p.ModIndex)
+	}
+	return index
+}
+
 // fakeManifest is a manifest whose view a test sets.
 type fakeManifest struct {
 	mu        sync.Mutex
