@@ -50,6 +50,7 @@ type Gossip struct {
 	tell     chan struct{} // the ring has changed
 	save     chan struct{} // the peers have changed
 	joinNow  chan struct{} // somebody believes in an earlier life of this node
+	tryNow   chan struct{} // the seeds may know more than before
 	refusals chan refusal
 
 	view      atomic.Pointer[View]
@@ -90,6 +91,7 @@ func New(cfg Config) (*Gossip, error) {
 		tell:     make(chan struct{}, 1),
 		save:     make(chan struct{}, 1),
 		joinNow:  make(chan struct{}, 1),
+		tryNow:   make(chan struct{}, 1),
 		refusals: make(chan refusal, 16),
 		turn:     make(chan struct{}, 1),
 		peers:    peers{},
@@ -133,6 +135,10 @@ func (g *Gossip) SetRemoved(ids []ring.NodeID) {
 	g.removed.Store(&removed)
 	signal(g.look)
 }
+
+// Rejoin tries peers and seeds that are not there now, not only at the next
+// Rejoin of the Config: the seeds or the keys are others than before.
+func (g *Gossip) Rejoin() { signal(g.tryNow) }
 
 // Run gossips until ctx ends, which is no error. Before it returns, its sockets
 // are closed and its goroutines have ended; memberlist's own end within one

@@ -41,6 +41,7 @@ func (g *Gossip) rejoin(ctx context.Context, list *memberlist.Memberlist) {
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+		case <-g.tryNow:
 		case <-g.joinNow:
 			_ = pause(ctx, displacedRetry)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strconv"
@@ -67,6 +68,13 @@ type stream struct {
 func (s stream) Close() error {
 	s.stop()
 	return s.Conn.Close()
+}
+
+// Listen opens the sockets at an ip:port for Config.Transport, so that a port
+// that is taken, or the one that port 0 became, is known before Run. Run closes
+// them; who never calls Run calls Shutdown.
+func Listen(bind string, log *slog.Logger) (Transport, error) {
+	return listen(bind, slog.NewLogLogger(log.Handler(), slog.LevelInfo))
 }
 
 // listen opens the sockets at an ip:port. The kernel chooses a free port for TCP
