@@ -3,9 +3,7 @@
 //
 // Every key is listed once, in keys.go, with what it means and how it is read;
 // the operator's guide is held against that list. A key of the file that is
-// not in the list is an error that names the nearest known one. A key or URL
-// scheme that a later version brings is refused in a sentence of its own,
-// never ignored. Variables DESNODE_… that are not in the list are ignored,
+// not in the list is an error that names the nearest known one. Variables DESNODE_… that are not in the list are ignored,
 // since container platforms invent some.
 //
 // Not for: opening what the configuration names. Load and Validate read the
@@ -51,6 +49,18 @@ func invalidf(format string, args ...any) error {
 type Config struct {
 	DataDir string // absolute
 	HTTP    string // host:port; port 0 takes a free one
+
+	// Where the other nodes find this one: see ClusterAddr and GossipAddr, which
+	// say what an empty Cluster and Gossip stand for.
+	Cluster   string
+	Gossip    string
+	Advertise string   // host that the others call; empty: that of Cluster and Gossip
+	Zone      string   // where the node stands; voters are spread over zones
+	Seeds     []string // cluster addresses of members, asked when no saved one answers
+	// DeadAfter is how long a member may be unheard of before the leader removes
+	// it for ever.
+	DeadAfter time.Duration
+
 	Store   Store
 	Sources map[string]Source // by short name
 	Archive Archive
@@ -154,10 +164,11 @@ const (
 // absolute path, is dataDir.
 func Default(dataDir string) Config {
 	return Config{
-		DataDir: dataDir,
-		HTTP:    DefaultHTTP,
-		Store:   Store{URL: DefaultStore(dataDir)},
-		Sources: map[string]Source{DefaultSource: {URL: fileURL("sqlite", filepath.Join(dataDir, "files.db"))}},
+		DataDir:   dataDir,
+		HTTP:      DefaultHTTP,
+		DeadAfter: DefaultDeadAfter,
+		Store:     Store{URL: DefaultStore(dataDir)},
+		Sources:   map[string]Source{DefaultSource: {URL: fileURL("sqlite", filepath.Join(dataDir, "files.db"))}},
 		Archive: Archive{
 			MinAge:      2160 * time.Hour,
 			PackSize:    256 * MiB,

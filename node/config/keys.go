@@ -50,6 +50,39 @@ func nodeKeys() []Key {
 			set: text(func(c *Config) *string { return &c.HTTP }),
 			get: func(c Config, _ place) string { return c.HTTP },
 		},
+		{
+			Name: "cluster", Doc: "address for the other nodes, QUIC (UDP) and Raft (TCP); beside `http` with port 0 a free port of its host",
+			set: text(func(c *Config) *string { return &c.Cluster }),
+			get: func(c Config, _ place) string { return c.ClusterAddr() },
+		},
+		{
+			Name: "gossip", Doc: "address for gossip, UDP and TCP; likewise",
+			set: text(func(c *Config) *string { return &c.Gossip }),
+			get: func(c Config, _ place) string { return c.GossipAddr() },
+		},
+		{
+			Name: "advertise", Doc: "host, without a port, by which the other nodes know this one; none: that of `cluster` and `gossip`",
+			set: text(func(c *Config) *string { return &c.Advertise }),
+			get: func(c Config, _ place) string { return c.Advertise },
+		},
+		{
+			Name: "zone", Doc: "where the node stands (a room, a data centre), up to 64 bytes; voters are spread over zones",
+			set: text(func(c *Config) *string { return &c.Zone }),
+			get: func(c Config, _ place) string { return c.Zone },
+		},
+		{
+			Name: "seeds", Doc: "cluster addresses of members, host:port, for a node whose saved ones no longer answer",
+			set: func(c *Config, _ place, v any) (err error) {
+				c.Seeds, err = asList(v, ",")
+				return err
+			},
+			get: func(c Config, _ place) string { return strings.Join(c.Seeds, ",") },
+		},
+		{
+			Name: "dead_after", Doc: "how long a member may be unheard of before the leader removes it for ever",
+			set: duration(func(c *Config) *time.Duration { return &c.DeadAfter }),
+			get: func(c Config, _ place) string { return formatDuration(c.DeadAfter) },
+		},
 	}
 }
 
@@ -202,11 +235,11 @@ func archiveKeys() []Key {
 			},
 			get: func(c Config, _ place) string { return strconv.Itoa(c.Archive.Attempts) },
 		},
-		pace("files_per_second", "files marked a second by each node, 0: no limit; until `desnode throttle set` says otherwise",
+		pace("files_per_second", "files marked a second in the whole cluster, 0: no limit; until `desnode throttle set` says otherwise",
 			func(p *Pace) *int64 { return &p.FilesPerSecond }),
 		pace("files_per_day", "files marked a day in the whole cluster, likewise", func(p *Pace) *int64 { return &p.FilesPerDay }),
 		{
-			Name: "archive.bytes_per_second", Doc: "bytes marked a second by each node, likewise",
+			Name: "archive.bytes_per_second", Doc: "bytes marked a second in the whole cluster, likewise",
 			set: size(func(c *Config) *Size { return &c.Archive.Pace.BytesPerSecond }),
 			get: func(c Config, _ place) string { return c.Archive.Pace.BytesPerSecond.String() },
 		},
@@ -229,7 +262,7 @@ func archiveKeys() []Key {
 func otherKeys() []Key {
 	return []Key{
 		{
-			Name: "work", Doc: "what this node takes part in: mark, pack, keep",
+			Name: "work", Doc: "what this node takes part in: mark, pack, keep; `[]`: it serves reads only",
 			set: func(c *Config, _ place, v any) (err error) {
 				c.Work, err = asList(v, ",")
 				return err
@@ -253,9 +286,6 @@ func otherKeys() []Key {
 		},
 	}
 }
-
-// laterKeys are keys of the design that this version does not have yet.
-var laterKeys = [...]string{"cluster", "gossip", "advertise", "zone"}
 
 // Keys returns every key, in the order of the operator's guide.
 func Keys() []Key { return slices.Clone(keys) }

@@ -113,6 +113,8 @@ func follows(key, unread string) bool {
 	switch {
 	case key == unread:
 		return true
+	case unread == "http", unread == "cluster", unread == "gossip", unread == "advertise":
+		return key == "cluster" || key == "gossip" // their defaults, and whether they may be wildcards, follow from these
 	case unread == "data_dir", unread == "store", strings.HasPrefix(unread, "store."):
 		return key == "store.url" || key == "archive.delete_source" || strings.HasSuffix(key, ".roots")
 	case below: // any part of a source that is not as it was meant
@@ -176,11 +178,8 @@ func fromEnviron(environ []string) []setting {
 			settings = append(settings, setting{name, key, value})
 			continue
 		}
-		known := func(key string) bool { return envName(key) == name }
-		if i := slices.IndexFunc(keys, func(k Key) bool { return known(k.Name) }); i >= 0 {
+		if i := slices.IndexFunc(keys, func(k Key) bool { return k.Env() == name }); i >= 0 {
 			settings = append(settings, setting{name, keys[i].Name, value})
-		} else if i := slices.IndexFunc(laterKeys[:], known); i >= 0 {
-			settings = append(settings, setting{name, laterKeys[i], value})
 		}
 	}
 	slices.SortFunc(settings, func(a, b setting) int { return strings.Compare(a.origin, b.origin) })
@@ -246,11 +245,6 @@ func find(name string) (Key, place, error) {
 			return Key{}, place{}, invalidf("unknown key; the nearest known one is %s", strings.Replace(near, "*", source, 1))
 		}
 		return k, place{source, word}, nil
-	}
-	for _, later := range laterKeys {
-		if general == later || strings.HasPrefix(general, later+".") {
-			return Key{}, place{}, invalidf("this version does not have it yet: it runs one node")
-		}
 	}
 	if isSection(name) {
 		return Key{}, place{}, invalidf("holds keys of its own, not a value")

@@ -2,11 +2,9 @@ package config
 
 import (
 	"errors"
-	"net"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/datavision/desnode/node/pace"
@@ -28,6 +26,7 @@ var levels = []string{"debug", "info", "warn", "error"}
 func (c Config) Validate() error {
 	return errors.Join(
 		c.validateAddresses(),
+		c.validateCluster(),
 		c.validateStore(),
 		c.validateSources(),
 		c.validateArchive(),
@@ -45,11 +44,7 @@ func (c Config) validateAddresses() error {
 	if !filepath.IsAbs(c.DataDir) {
 		errs = append(errs, invalid("data_dir", "%q is not an absolute path", c.DataDir))
 	}
-	_, port, err := net.SplitHostPort(c.HTTP)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
+	if _, _, ok := splitAddress(c.HTTP); !ok {
 		errs = append(errs, invalid("http", "%q is not an address; write host:port, such as %s", c.HTTP, DefaultHTTP))
 	}
 	return errors.Join(errs...)
