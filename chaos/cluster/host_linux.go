@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// network is some hosts on one bridge, which itself has no address: they reach
+// one another and nothing else.
+type network struct {
+	bridge string
+	hosts  []*host
+}
+
+// networks numbers those of this process.
+var networks atomic.Int32
+
+// newNetwork makes count hosts. Their names carry this process's number. It
+// needs root's rights over the network (CAP_NET_ADMIN, CAP_SYS_ADMIN).
+func newNetwork(ctx context.Context, count int) (_ *network, err error) {
+	tag := fmt.Sprintf("%d%c", os.Getpid(), 'a'+rune(networks.Add(1)-1)%26)
+	w := &network{bridge: "desb" + tag}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("make networks of our own (that takes root): %w", err), w.close())
+		}
+	}()
+	if err := ip(ctx, "link", "add", w.bridge, "type", "bridge"); err != nil {
+		return nil, err
+	}
+	if err := ip(ctx, "link", "set", w.bridge, "up"); err != nil {
+		return nil, err
+	}
+	for i := range count {
+		h := &host{ns: fmt.Sprintf("desnode-%s-%d", tag, i+1), addr: fmt.Sprintf("10.83.0.%d", i+1), link: fmt.Sprintf("des%s%d", tag, i+1)}
+		if err := ip(ctx, "netns", "add", h.ns); err != nil {
+			return nil, err
+		}
+		w.hosts = append(w.hosts, h)
+		for _, args := range [][]string{
+			{"link", "add", h.link, "type", "veth", "peer", "name", "eth0", "netns", h.ns},
+			{"link", "set", h.link, "master", w.bridge, "up"},
+			{"-n", h.ns, "link", "set", "lo", "up"},
+			{"-n", h.ns, "addr", "add", h.addr + "/24", "dev", "eth0"},
+			{"-n", h.ns, "link", "set", "eth0", "up"},
+		} {
+			if err := ip(ctx, args...); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return w, nil
+}
+
+// cut takes the host's cable out of the bridge; heal puts it back.
+func (h *host) cut(ctx context.Context) error  { return ip(ctx, "link", "set", h.link, "down") }
+func (h *host) heal(ctx context.Context) error { return ip(ctx, "link", "set", h.link, "up") }
+
+// close removes the hosts and the bridge. Their processes must be gone.
+func (w *network) close() (err error) {
+	ctx := context.Background() // it is done whatever ended
+	for _, h := range w.hosts {
+		err = errors.Join(err, ip(ctx, "netns", "del", h.ns)) // its cable goes with it
+	}
+	if _, statErr := net.InterfaceByName(w.bridge); statErr == nil {
+		err = errors.Join(err, ip(ctx, "link", "del", w.bridge))
+	}
+	return err
+}
+
+// ipProgram finds iproute2's ip, which is not on every user's path.
+func ipProgram() string {
+	if program, err := exec.LookPath("ip"); err == nil {
+		return program
+	}
+	return "/usr/sbin/ip"
+}
+
+func ip(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, ipProgram(), args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, cut(out))
+	}
+	return nil
+}
+
+// inside is a command line that runs in the host. `ip netns exec` becomes the
+// program, so that the process started is the program itself.
+func (h *host) inside(program []string) []string {
+	return append([]string{ipProgram(), "netns", "exec", h.ns}, program...)
+}
+
+// dial opens a connection from inside the host: a socket belongs to the
+// namespace of the thread that makes it.
+func (h *host) dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		var back bool
+		if conn, back, err = h.dialHere(ctx, network, addr); back {
+			runtime.UnlockOSThread() // else the thread ends with this goroutine
+		}
+	}()
+	<-done
+	return conn, err
+}
+
+// dialHere takes the calling thread into the host for as long as it dials, and
+// reports whether it is back.
+func (h *host) dialHere(ctx context.Context, network, addr string) (conn net.Conn, back bool, err error) {
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, true, err
+	}
+	defer own.Close()
+	theirs, err := os.Open(filepath.Join("/run/netns", h.ns))
+	if err != nil {
+		return nil, true, err
+	}
+	defer theirs.Close()
+	if err := unix.Setns(int(theirs.Fd()), unix.CLONE_NEWNET); err != nil {
+		return nil, true, fmt.Errorf("enter %s: %w", h.ns, err)
+	}
+	conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+	if backErr := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); backErr != nil {
+		return conn, false, errors.Join(err, fmt.Errorf("leave %s: %w", h.ns, backErr))
+	}
+	return conn, true, err
+}

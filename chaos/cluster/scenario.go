@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// scenario is one thing that is done to a cluster. An error of run means that
+// the scenario could not go on; what did not hold is in the trial's report.
+type scenario struct {
+	name  string
+	what  string
+	limit time.Duration // it is given up after this long
+	run   func(ctx context.Context, t *trial) error
+}
+
+// scenarios lists all, those that break something first.
+func scenarios() []scenario {
+	return []scenario{
+		{"load", "one of three nodes is killed under load, another frozen: nobody else notices", 5 * time.Minute, runLoad},
+	}
+}
+
+// trial is one run of a scenario.
+type trial struct {
+	bin   string
+	dir   string // of this trial alone
+	seed  uint64
+	short bool
+	rep   *report
+
+	mu  sync.Mutex // guards log
+	log io.Writer
+}
+
+// try runs a scenario in a folder of its own, which it removes when all held.
+func (o options) try(ctx context.Context, s scenario, log io.Writer) (rep *report) {
+	began := time.Now()
+	rep = &report{Scenario: s.name, What: s.what, Short: o.short, Seed: o.seed}
+	defer func() { rep.Seconds = time.Since(began).Seconds() }()
+	dir, err := os.MkdirTemp(o.dir, "desnode-cluster-"+s.name+"-")
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		rep.fail(err)
+		return rep
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.limit, fmt.Errorf("given up after %s", s.limit))
+	defer cancel()
+	t := &trial{bin: o.bin, dir: dir, seed: o.seed, short: o.short, rep: rep, log: log}
+	if err := s.run(ctx, t); err != nil {
+		if cause := context.Cause(ctx); cause != nil && errors.Is(err, ctx.Err()) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+		rep.fail(err)
+	}
+	rep.judge()
+	if o.keep || !rep.OK {
+		t.logf("kept %s", dir)
+		rep.Kept = dir
+		return rep
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		rep.fail(err)
+	}
+	return rep
+}
+
+// logf tells whoever waits what is going on.
+func (t *trial) logf(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fmt.Fprintf(t.log, "  %s %s: %s\n", time.Now().Format("15:04:05.000"), t.rep.Scenario, fmt.Sprintf(format, args...))
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
+
+// errTimeout: what was waited for did not come.
+var errTimeout = errors.New("waited in vain")
+
+// await asks again and again until done is nil or the time is over; then the
+// error says what was missing last.
+func await(ctx context.Context, what string, within time.Duration, done func(context.Context) error) error {
+	const every = 50 * time.Millisecond
+	deadline := time.Now().Add(within)
+	for {
+		err := done(ctx)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
+		case time.Now().After(deadline):
+			return fmt.Errorf("%w for %s, %s: %w", errTimeout, within, what, err)
+		}
+		if err := pause(ctx, every); err != nil {
+			return err
+		}
+	}
+}
