@@ -1,11 +1,8 @@
 package transport
 
 import (
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -29,17 +26,6 @@ const (
 	// uriScheme is that of a node's name in its certificate.
 	uriScheme = "desnode"
 )
-
-// Secret is what the members of a cluster share; it opens the CA key. It is
-// handed over at the join and never written to the object store.
-type Secret [32]byte
-
-// NewSecret chooses a cluster's secret.
-func NewSecret() Secret {
-	var s Secret
-	_, _ = rand.Read(s[:]) // never fails
-	return s
-}
 
 // Authority is a cluster's CA with its key. Its methods may be called at once.
 type Authority struct {
@@ -149,14 +135,6 @@ func newCSR(cluster, node string) (*ecdsa.PrivateKey, []byte, error) {
 	return key, csr, nil
 }
 
-const (
-	sealVersion   = 1
-	sealAES256GCM = 1
-	sealSalt      = 32
-	sealHeader    = 2 + sealSalt
-	sealInfo      = "desnode ca key/1"
-)
-
 // Seal returns the CA's key under the cluster's secret, for a place that all
 // members read. The layout stands in doc.go.
 func (a *Authority) Seal(s Secret) ([]byte, error) {
@@ -164,14 +142,7 @@ func (a *Authority) Seal(s Secret) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal the CA key: %w", err)
 	}
-	b := make([]byte, sealHeader)
-	b[0], b[1] = sealVersion, sealAES256GCM
-	_, _ = rand.Read(b[2:]) // never fails
-	aead, err := sealCipher(s, b[2:])
-	if err != nil {
-		return nil, err
-	}
-	return aead.Seal(b, nil, plain, sealData(a.cluster, a.Pin())), nil //nolint:gosec // G407: the cipher chooses the nonce, none is passed
+	return s.seal(sealInfoCA, sealData(a.cluster, a.Pin()), plain)
 }
 
 // OpenAuthority opens what Seal returned. Errors: ErrSealed, ErrVersion,
@@ -181,19 +152,9 @@ func OpenAuthority(cluster string, ca, sealed []byte, s Secret) (*Authority, err
 	if err != nil {
 		return nil, fmt.Errorf("the CA's certificate: %w: %w", ErrMalformed, err)
 	}
-	switch {
-	case len(sealed) < sealHeader:
-		return nil, fmt.Errorf("the sealed CA key: %w: %d bytes", ErrMalformed, len(sealed))
-	case sealed[0] != sealVersion || sealed[1] != sealAES256GCM:
-		return nil, fmt.Errorf("the sealed CA key: %w: %d, algorithm %d", ErrVersion, sealed[0], sealed[1])
-	}
-	aead, err := sealCipher(s, sealed[2:sealHeader])
+	plain, err := s.open(sealInfoCA, sealData(cluster, pinOf(cert)), sealed)
 	if err != nil {
-		return nil, err
-	}
-	plain, err := aead.Open(nil, nil, sealed[sealHeader:], sealData(cluster, pinOf(cert)))
-	if err != nil {
-		return nil, ErrSealed
+		return nil, fmt.Errorf("the sealed CA key: %w", err)
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(plain)
 	if err != nil {
@@ -206,20 +167,8 @@ func OpenAuthority(cluster string, ca, sealed []byte, s Secret) (*Authority, err
 	return &Authority{cluster, cert, key}, nil
 }
 
-func sealCipher(s Secret, salt []byte) (cipher.AEAD, error) {
-	key, err := hkdf.Key(sha256.New, s[:], salt, sealInfo, 32)
-	if err != nil {
-		return nil, fmt.Errorf("derive the key of the CA key: %w", err)
-	}
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("cipher of the CA key: %w", err)
-	}
-	return cipher.NewGCMWithRandomNonce(block)
-}
-
 func sealData(cluster string, pin Pin) []byte {
-	return append([]byte(sealInfo+cluster), pin[:]...)
+	return append([]byte(sealInfoCA+cluster), pin[:]...)
 }
 
 // serial returns a random serial number of 127 bits.

@@ -151,14 +151,20 @@
 //	73   2  uses; 0: no bound
 //	75   4  CRC32C of bytes 0 to 75
 //
-// # Sealed CA key
+// # Sealed secrets
+//
+// The CA's key, and what else the state or the object store holds under the
+// cluster secret, is
 //
 //	 0   1  version, 1
 //	 1   1  algorithm, 1: AES-256-GCM
 //	 2  32  salt
 //	34  12  nonce
-//	46   …  ciphertext and tag of the PKCS #8 key
+//	46   …  ciphertext and tag
 //
-// The key is HKDF-SHA-256 of the cluster secret with the salt, info "desnode ca
-// key/1"; the additional data is that text, the cluster id and the pin.
+// The key is HKDF-SHA-256 of the cluster secret with the salt and an info. For
+// the CA's key, PKCS #8, the info is "desnode ca key/1" and the additional data
+// is that text, the cluster id and the pin. For any other purpose the info is
+// "desnode sealed/1 " and the purpose, 1 to 32 of a-z and -; the additional data
+// is that text, "/" and the cluster id.
 package transport

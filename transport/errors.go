@@ -44,8 +44,9 @@ var (
 	ErrCAChanged = errors.New("the cluster's CA is not the token's")
 	// ErrAlreadyMember: another node of that id is a member.
 	ErrAlreadyMember = errors.New("already a member of the cluster")
-	// ErrSealed: the cluster secret does not open the CA key.
-	ErrSealed = errors.New("the cluster secret does not open the CA key")
+	// ErrSealed: the cluster secret does not open what is sealed, or its bytes
+	// were changed.
+	ErrSealed = errors.New("the cluster secret does not open it")
 )
 
 // What an answering node says, as *RemoteError. A Reader returns them, wrapped
