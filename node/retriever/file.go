@@ -1,6 +1,7 @@
 package retriever
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -47,6 +48,9 @@ func (f *File) Content() (content []byte, whole bool) {
 func (f *File) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
 	if f.Record == nil {
 		return io.NopCloser(&opened{f.Original, f.Row, ctx}), nil
+	}
+	if content, whole := f.Content(); whole {
+		return io.NopCloser(bytes.NewReader(content[off : off+n])), nil
 	}
 	if f.stream != nil && off == 0 && n == f.Record.Header.Size {
 		body := f.stream

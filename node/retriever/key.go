@@ -16,3 +16,6 @@ func KeyOf(name string) (Key, error) {
 	}
 	return Key{name, desformat.HashName(name)}, nil
 }
+
+// Shard is the shard of a key.
+func (r *Retriever) Shard(k Key) uint32 { return k.Hash.Shard(r.cfg.Manifest.View().ShardBits()) }

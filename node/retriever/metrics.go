@@ -90,7 +90,7 @@ func newMetrics(r *Retriever, reg prometheus.Registerer) (*metrics, error) {
 	vector := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "des", Subsystem: "retriever", Name: name, Help: help}, []string{label})
 	}
-	reads := vector("reads_total", "Reads by how they ended.", "outcome")
+	reads := vector("reads_total", "Reads by how they ended, those that another node answered left out.", "outcome")
 	requests := vector("store_requests_total", "Requests to the store by what was asked for.", "cause")
 	bytes := vector("store_bytes_total", "Bytes read from the store by what was asked for.", "cause")
 	m := &metrics{

@@ -25,6 +25,11 @@ type Record struct {
 // changed.
 func (c *Record) Content() (content []byte, whole bool) { return c.content, c.whole }
 
+// Stored returns where the record lies in the cluster's own store.
+func (c *Record) Stored() Stored {
+	return Stored{Key: c.key, Version: c.version, Offset: c.Location.Offset, Length: c.Location.Length}
+}
+
 // Memo returns what build made of the record when it was first asked, for as
 // long as the record is cached. build always returns values of one type; of
 // two that run at once one wins.

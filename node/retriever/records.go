@@ -20,6 +20,8 @@ type recordCache struct {
 	cache   *otter.Cache[recordKey, *Record]
 	loads   joined[recordKey, *Record] // whole
 	headers joined[recordKey, *Record]
+	asked   joined[foreignAsk, *Record] // of other nodes
+	places  joined[Stored, *desformat.Header]
 	hits    *stats.Counter
 	ceiling int64
 }
