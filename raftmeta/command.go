@@ -8,8 +8,8 @@ import (
 
 // commandVersion is the version of the encoding of all commands. A new kind,
 // field or meaning needs a new version: a node that does not know it stops
-// rather than diverge.
-const commandVersion = 1
+// rather than diverge. Version 1, still read, did not name the proposer.
+const commandVersion = 2
 
 // command is one change of the state. apply runs on every node and must reach
 // the same state and answer on each: nothing but the state, the command and
@@ -23,6 +23,8 @@ type command interface {
 type envelope struct {
 	Version int             `json:"v"`
 	Kind    string          `json:"kind"`
+	From    NodeID          `json:"from,omitempty"` // who proposed it; refused when that is no member
+	Term    uint64          `json:"term,omitempty"` // refused in an entry of another term; 0: any
 	Body    json.RawMessage `json:"body"`
 }
 
@@ -45,6 +47,8 @@ func newCommand(kind string) (command, bool) {
 		return new(redeemCommand), true
 	case kindSet:
 		return new(setCommand), true
+	case kindApplied:
+		return new(appliedCommand), true
 	case kindGrant:
 		return new(grantCommand), true
 	case kindRelease:
@@ -65,29 +69,50 @@ func newCommand(kind string) (command, bool) {
 	return nil, false
 }
 
-func encodeCommand(c command) ([]byte, error) {
+// encodeCommand encodes a command that a node proposes.
+func encodeCommand(from NodeID, c command) ([]byte, error) { return encodeInTerm(from, 0, c) }
+
+// encodeInTerm encodes a command that must not take effect in another term.
+func encodeInTerm(from NodeID, term uint64, c command) ([]byte, error) {
 	body, err := json.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", c.kind(), err)
 	}
-	return json.Marshal(envelope{Version: commandVersion, Kind: c.kind(), Body: body})
+	return json.Marshal(envelope{Version: commandVersion, Kind: c.kind(), From: from, Term: term, Body: body})
 }
 
 // decodeCommand returns ErrUnknownCommand for whatever this version does not
 // fully understand, an unknown field included.
-func decodeCommand(b []byte) (command, error) {
+func decodeCommand(b []byte) (command, envelope, error) {
 	var e envelope
-	if err := json.Unmarshal(b, &e); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnknownCommand, err)
+	if err := decodeStrict(b, &e); err != nil {
+		return nil, e, fmt.Errorf("%w: %w", ErrUnknownCommand, err)
 	}
 	c, ok := newCommand(e.Kind)
-	if e.Version != commandVersion || !ok {
-		return nil, fmt.Errorf("command %q of version %d: %w", e.Kind, e.Version, ErrUnknownCommand)
+	known := e.Version == commandVersion || e.Version == 1 && e.From == "" && e.Term == 0
+	if !known || !ok {
+		return nil, e, fmt.Errorf("command %q of version %d: %w", e.Kind, e.Version, ErrUnknownCommand)
 	}
 	if err := decodeStrict(e.Body, c); err != nil {
-		return nil, fmt.Errorf("command %q: %w: %w", e.Kind, ErrUnknownCommand, err)
+		return nil, e, fmt.Errorf("command %q: %w: %w", e.Kind, ErrUnknownCommand, err)
 	}
-	return c, nil
+	return c, e, nil
+}
+
+// permit says whether a command may take effect at all. A node that was
+// removed may still hold a certificate, so each command is held against the
+// members of the state it is applied to.
+func (e *envelope) permit(s *state, term uint64) error {
+	if e.Term != 0 && e.Term != term {
+		return fmt.Errorf("%s: meant for term %d, written in %d: %w", e.Kind, e.Term, term, ErrNotLeader)
+	}
+	if e.Version == 1 || e.Kind == kindForm && s.members.len() == 0 {
+		return nil
+	}
+	if _, member := s.members.get(string(e.From)); !member {
+		return fmt.Errorf("%s proposed by %q: %w", e.Kind, e.From, ErrNotMember)
+	}
+	return nil
 }
 
 // decodeStrict refuses fields that v does not have.

@@ -146,6 +146,7 @@ func inside(s desformat.Section, size int64) bool {
 // put replaces old by p in the manifest; old is nil for a new pack.
 func (s *state) put(old, p *Pack) {
 	s.packs = s.packs.set(packKey(p.ID), p)
+	s.awaited = max(s.awaited, p.awaitedAt())
 	if old != nil && !old.ReplacedBy.IsZero() {
 		old = nil // it is not in the trie any more
 	}

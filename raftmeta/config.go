@@ -32,7 +32,8 @@ type Config struct {
 	Join       bool   // an empty Dir waits to be added by a member instead of forming a cluster
 	Formed     bool   // this node was in the cluster before: an empty Dir is ErrStateLost, nothing is formed
 
-	Transport raft.Transport // nil: in memory, alone. Run closes it when it ends
+	Transport raft.Transport // nil: in memory, alone. A node's address is its id. Run closes it when it ends
+	Peers     Peers          // carries this package's calls to other nodes; nil: alone
 	Logger    *slog.Logger   // nil: silent
 
 	LeaseTTL time.Duration // a lease not renewed for that long expires; 0: 30 s

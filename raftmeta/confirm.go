@@ -2,6 +2,7 @@ package raftmeta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -26,17 +27,36 @@ func (m *Meta) Confirm(ctx context.Context) (*View, error) {
 	return v, nil
 }
 
-func (m *Meta) confirmIndex(ctx context.Context) (uint64, error) {
-	if _, err := m.awaitLeading(ctx); err != nil {
-		return 0, err
-	}
-	return m.confirm.join(ctx)
+func (m *Meta) confirmIndex(ctx context.Context) (index uint64, err error) {
+	err = m.whileMoving(ctx, func(r *reign, _ NodeID) (err error) {
+		if r != nil {
+			index, err = r.rounds.join(ctx)
+		} else {
+			index, err = m.confirm.join(ctx)
+		}
+		return err
+	})
+	return index, err
 }
 
-// confirmer lets all confirmations that wait share one question to the leader:
-// it serves exactly those that arrived before it began.
+// askIndex has the leader confirm an index. The leader joins the questions of
+// all nodes with its own.
+func (m *Meta) askIndex(ctx context.Context) (uint64, error) {
+	leader := m.Leader()
+	if leader == "" || leader == m.cfg.Node {
+		return 0, errMoved
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*m.roundTimeout(), errMoved)
+	defer cancel()
+	answer, err := m.call(ctx, leader, request{Op: opConfirm})
+	return answer.Index, err
+}
+
+// confirmer lets all that wait share one question: it serves exactly those
+// that arrived before it began.
 type confirmer struct {
-	wake chan struct{} // holds at most one signal
+	wake  chan struct{} // holds at most one signal
+	ended chan struct{} // closed when nobody asks any more
 
 	mu   sync.Mutex // guards next
 	next *round     // the one that has not begun
@@ -47,6 +67,10 @@ type round struct {
 	done  chan struct{}
 	index uint64
 	err   error
+}
+
+func newConfirmer() *confirmer {
+	return &confirmer{wake: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 // join waits for the answer to a question that begins after this call.
@@ -64,6 +88,8 @@ func (c *confirmer) join(ctx context.Context) (uint64, error) {
 	select {
 	case <-r.done:
 		return r.index, r.err
+	case <-c.ended:
+		return 0, errMoved
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}
@@ -71,6 +97,7 @@ func (c *confirmer) join(ctx context.Context) (uint64, error) {
 
 // run asks, one question at a time, until ctx ends.
 func (c *confirmer) run(ctx context.Context, ask func(context.Context) (uint64, error)) {
+	defer close(c.ended)
 	for {
 		select {
 		case <-ctx.Done():
@@ -90,24 +117,86 @@ func (c *confirmer) run(ctx context.Context, ask func(context.Context) (uint64, 
 }
 
 // readIndex returns the index of the last command that any client may have
-// been told is committed. The commit index is read first, then the leader asks
-// a quorum whether it still leads.
-func (m *Meta) readIndex(ctx context.Context) (uint64, error) {
-	if m.leading.now() == nil {
-		return 0, ErrNotLeader
-	}
+// been told is committed, as the leader of that term, which has settled in.
+//
+// Suppose a command was acknowledged before this call. It was committed in
+// this term or an earlier one, and then the commit index read here covers it:
+// the barrier by which the leader settled in comes after all that earlier
+// terms committed. Or it was committed in a later term: then a majority had
+// voted in a later term by then, and whoever votes saves its new term first.
+// A majority that is in this term, asked after the commit index was read, has
+// a voter in common with that one, also when one change of the voters lies
+// between the two, and terms never go back. So there is no such command.
+func (m *Meta) readIndex(ctx context.Context, term uint64) (uint64, error) {
 	commit := m.raft.CommitIndex()
-	if err := m.verifyLeader(ctx); err != nil {
+	if err := m.askTerms(ctx, term); err != nil {
 		return 0, err
 	}
 	return m.lastCommand(commit)
 }
 
-// verifyLeader asks a quorum whether this node leads.
-func (m *Meta) verifyLeader(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.timeout())
+// askTerms asks every voter which term it is in, and returns nil when a
+// majority, this node included, is in that one.
+func (m *Meta) askTerms(ctx context.Context, term uint64) error {
+	if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != term {
+		return errMoved
+	}
+	var others []NodeID
+	voters, same := 0, 0
+	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
+		switch {
+		case s.Suffrage != raft.Voter:
+		case s.ID == raft.ServerID(m.cfg.Node):
+			voters++
+			same++
+		default:
+			voters++
+			others = append(others, NodeID(s.ID))
+		}
+	}
+	need := voters/2 + 1
+	if same >= need {
+		return nil
+	}
+	if m.cfg.Peers == nil {
+		return fmt.Errorf("%d other voters and no way to ask them: %w", len(others), ErrInvalid)
+	}
+	return m.askOthers(ctx, others, need-same, term)
+}
+
+// askOthers returns nil as soon as need of the nodes are in that term.
+func (m *Meta) askOthers(ctx context.Context, nodes []NodeID, need int, term uint64) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, cancel := context.WithTimeout(ctx, m.roundTimeout())
 	defer cancel()
-	return m.pending.do(ctx, func() error { return m.raft.VerifyLeader().Error() })
+	type voice struct {
+		term uint64
+		err  error
+	}
+	voices := make(chan voice, len(nodes))
+	for _, node := range nodes {
+		group.Go(func() {
+			answer, err := m.ask(ctx, node, request{Op: opTerm})
+			voices <- voice{answer.Term, err}
+		})
+	}
+	var errs []error
+	for left := len(nodes); left >= need; left-- {
+		v := <-voices
+		switch {
+		case v.err != nil:
+			errs = append(errs, v.err)
+		case v.term > term:
+			return fmt.Errorf("a voter is in term %d, not %d: %w", v.term, term, errMoved)
+		case v.term == term:
+			need--
+		}
+		if need == 0 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: no majority of the voters answered: %w", errMoved, errors.Join(errs...))
 }
 
 // lastCommand returns the index of the last command at or before index. The
@@ -177,30 +266,14 @@ func (m *Meta) ended() error {
 }
 
 func (m *Meta) ready(ctx context.Context) bool {
-	if m.leading.now() != nil {
-		_, err := m.Confirm(ctx)
-		return err == nil
-	}
-	if _, leader := m.raft.LeaderWithID(); leader == "" || m.raft.State() == raft.Leader {
+	if m.leading.now() == nil && (m.Leader() == "" || m.Leader() == m.cfg.Node) {
 		return false
+	}
+	if m.leading.now() != nil || m.cfg.Peers != nil {
+		v, err := m.Confirm(ctx)
+		return err == nil && v.shardBits != 0
 	}
 	last, err := m.lastCommand(m.raft.CommitIndex())
 	v := m.View()
 	return err == nil && v.applied >= last && v.shardBits != 0
-}
-
-// AppliedEverywhere reports whether every member has applied the command at
-// index.
-func (m *Meta) AppliedEverywhere(index uint64) bool {
-	v := m.View()
-	for _, member := range v.members.all() {
-		applied := member.Applied
-		if member.ID == m.cfg.Node {
-			applied = v.applied
-		}
-		if applied < index {
-			return false
-		}
-	}
-	return v.applied >= index
 }

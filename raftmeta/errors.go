@@ -20,8 +20,12 @@ var (
 	ErrInUse = errors.New("upload may still be committed")
 	// ErrUnconfirmed: no leader confirmed that this node is up to date in time.
 	ErrUnconfirmed = errors.New("not confirmed by the leader")
-	// ErrNotLeader: this node may not write, and none that may was found in time.
+	// ErrNotLeader: no node that may write answered in time. What was tried before
+	// that may yet be committed.
 	ErrNotLeader = errors.New("not the leader")
+	// ErrLagging: the command was committed, and what else the error holds is its
+	// answer, but this node's view does not show it yet.
+	ErrLagging = errors.New("committed, but not yet applied here")
 	// ErrConflict: the condition of the command does not hold: another setting,
 	// another pack with the same id or token, another cluster's form.
 	ErrConflict = errors.New("conflicts with the present state")

@@ -14,10 +14,11 @@ import (
 // node is a Meta that a test runs, and may stop and start again.
 type node struct {
 	*Meta
-	t    *testing.T
-	cfg  Config
-	wrap func(logStore) logStore
-	stop func() error
+	t     *testing.T
+	cfg   Config
+	wires *wires // nil: alone
+	wrap  func(logStore) logStore
+	stop  func() error
 }
 
 func testConfig(t *testing.T) Config {
@@ -39,11 +40,26 @@ func startNode(t *testing.T, cfg Config) *node {
 
 func (n *node) start() {
 	n.t.Helper()
+	n.run()
+	if err := n.Ready(context.Background()); err != nil {
+		n.t.Fatalf("ready: %v", err)
+	}
+}
+
+// run is start that does not wait until the node is ready.
+func (n *node) run() {
+	n.t.Helper()
+	if n.wires != nil {
+		n.cfg.Transport, n.cfg.Peers = n.wires.plug(n.cfg.Node), n.wires.from(n.cfg.Node)
+	}
 	m, err := open(n.cfg, n.wrap)
 	if err != nil {
 		n.t.Fatal(err)
 	}
 	n.Meta = m
+	if n.wires != nil {
+		n.wires.set(func(w *wires) { w.nodes[n.cfg.Node] = m })
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
@@ -53,11 +69,11 @@ func (n *node) start() {
 			return nil
 		}
 		stopped = true
+		if n.wires != nil {
+			n.wires.set(func(w *wires) { delete(w.nodes, n.cfg.Node) })
+		}
 		cancel()
 		return <-done
-	}
-	if err := n.Ready(ctx); err != nil {
-		n.t.Fatalf("ready: %v", err)
 	}
 }
 

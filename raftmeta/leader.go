@@ -7,24 +7,36 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/datavision/desnode/desformat"
 )
 
-// leading says whether this node leads and has settled in: it has applied all
-// that was committed before its term, and its lease timers run.
+// reign is one time during which this node leads and has settled in: it has
+// applied all that was committed before its term. What is in it belongs to
+// this leader alone; its successor begins with none of it.
+type reign struct {
+	term    uint64
+	timers  *timers
+	rounds  *confirmer // questions to the voters whether it still leads
+	reports *reports
+}
+
+// leading says whether this node leads, and tells when that, or the node it
+// takes for the leader, may have changed.
 type leading struct {
 	mu    sync.Mutex // guards the fields below
-	cur   *timers    // nil: it does not lead
+	cur   *reign     // nil: it does not lead, or has not settled in
 	moved chan struct{}
 }
 
-func (l *leading) now() *timers {
+func (l *leading) now() *reign {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.cur
 }
 
-// changed returns a channel that is closed when now changes.
+// changed returns a channel that is closed at the next change.
 func (l *leading) changed() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -34,48 +46,63 @@ func (l *leading) changed() <-chan struct{} {
 	return l.moved
 }
 
-func (l *leading) set(t *timers) {
+func (l *leading) set(r *reign) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.cur = t
+	l.cur = r
+	l.wake()
+}
+
+// poke makes those who wait look again.
+func (l *leading) poke() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wake()
+}
+
+func (l *leading) wake() {
 	if l.moved != nil {
 		close(l.moved)
 		l.moved = nil
 	}
 }
 
-// awaitLeading returns when this node leads, or why it does not: ErrNotLeader
-// at once when another does, ErrStorage when its log cannot be written.
-func (m *Meta) awaitLeading(ctx context.Context) (*timers, error) {
+// awaitLeader returns this node's reign, or the id of the node that leads, as
+// soon as either is known. ErrNotLeader: there is nobody, or, without Peers,
+// somebody else. ErrStorage: this node's log cannot be written.
+func (m *Meta) awaitLeader(ctx context.Context) (*reign, NodeID, error) {
 	select {
 	case <-m.started:
 	case <-m.done:
-		return nil, m.ended()
+		return nil, "", m.ended()
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %w", ErrNotLeader, context.Cause(ctx))
+		return nil, "", fmt.Errorf("%w: %w", ErrNotLeader, context.Cause(ctx))
 	}
 	for {
 		select {
 		case <-m.done:
-			return nil, m.ended()
+			return nil, "", m.ended()
 		default:
 		}
 		moved := m.leading.changed()
-		if t := m.leading.now(); t != nil {
-			return t, nil
+		if r := m.leading.now(); r != nil {
+			return r, "", nil
+		}
+		if id := m.Leader(); id != "" && id != m.cfg.Node {
+			if m.cfg.Peers == nil {
+				return nil, "", fmt.Errorf("node %s leads: %w", id, ErrNotLeader)
+			}
+			return nil, id, nil
 		}
 		if err := m.guard.failing(); err != nil {
-			return nil, err
-		}
-		if _, id := m.raft.LeaderWithID(); id != "" && NodeID(id) != m.cfg.Node {
-			return nil, fmt.Errorf("node %s leads: %w", id, ErrNotLeader)
+			return nil, "", err
 		}
 		select {
 		case <-moved:
 		case <-m.done:
-			return nil, m.ended()
+			return nil, "", m.ended()
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: no leader: %w", ErrNotLeader, context.Cause(ctx))
+			return nil, "", fmt.Errorf("%w: no leader: %w", ErrNotLeader, context.Cause(ctx))
 		}
 	}
 }
@@ -114,35 +141,57 @@ func (m *Meta) startReign(ctx context.Context) (end func()) {
 	}
 }
 
-// reign does the leader's part: catch up, settle in, then expire leases.
+// reign does the leader's part: catch up, settle in, then answer and expire.
 func (m *Meta) reign(ctx context.Context) {
+	r, ok := m.beginReign(ctx)
+	if !ok {
+		return
+	}
+	m.leading.set(r)
+	var group sync.WaitGroup
+	group.Go(func() {
+		r.rounds.run(ctx, func(ctx context.Context) (uint64, error) { return m.readIndex(ctx, r.term) })
+	})
+	group.Go(func() { m.expireLeases(ctx, r) })
+	group.Go(func() { m.keepReports(ctx, r) })
+	<-ctx.Done()
+	m.leading.set(nil)
+	group.Wait()
+}
+
+// beginReign tries to settle in until ctx ends: false.
+func (m *Meta) beginReign(ctx context.Context) (*reign, bool) {
 	for {
-		err := m.settleIn(ctx)
+		term, err := m.settleIn(ctx)
 		if err == nil {
-			break
+			return &reign{
+				term:    term,
+				timers:  newTimers(m.cfg.leaseTTL(), m.View),
+				rounds:  newConfirmer(),
+				reports: newReports(),
+			}, true
 		}
 		if errors.Is(err, ErrConflict) {
 			m.fail(fmt.Errorf("%w: %w", ErrOtherCluster, err))
-			return
+			return nil, false
 		}
 		m.log.Debug("leader settles in", "error", err)
 		if !pause(ctx, retryPause) {
-			return
+			return nil, false
 		}
 	}
-	t := newTimers(m.cfg.leaseTTL(), m.View)
-	m.leading.set(t)
-	defer m.leading.set(nil)
-	m.expireLeases(ctx, t)
 }
 
 // settleIn makes the state fit this leader: everything earlier is applied, the
-// cluster is formed and is ours, we are a member, and what our dead
-// predecessor in this data dir held is released.
-func (m *Meta) settleIn(ctx context.Context) error {
-	err := m.pending.do(ctx, func() error { return m.raft.Barrier(m.cfg.timeout()).Error() })
+// cluster is formed and is ours, and what our dead predecessor in this data dir
+// held is released. It returns the term all that is true for: a reign that
+// began before this node was deposed and elected again would take an old
+// commit index for the cluster's.
+func (m *Meta) settleIn(ctx context.Context) (term uint64, err error) {
+	term = m.raft.CurrentTerm()
+	err = m.pending.do(ctx, func() error { return m.raft.Barrier(m.cfg.timeout()).Error() })
 	if err != nil {
-		return err
+		return 0, err
 	}
 	v := m.View()
 	form := formCommand{Cluster: m.cfg.Cluster, ShardBits: m.cfg.shardBits(), Generation: m.cfg.generation()}
@@ -152,35 +201,26 @@ func (m *Meta) settleIn(ctx context.Context) error {
 		form.Generation = orDefault(m.cfg.Generation, v.generation)
 	}
 	commands := []command{}
-	if v.shardBits == 0 || form != (formCommand{v.cluster, v.shardBits, v.generation}) {
-		commands = append(commands, &form)
+	if v.members.len() == 0 || form != (formCommand{v.cluster, v.shardBits, v.generation}) {
+		commands = append(commands, &form) // who forms a cluster is its first member
 	}
-	if _, member := v.members.get(string(m.cfg.Node)); !member {
-		commands = append(commands, &memberCommand{Member{ID: m.cfg.Node}})
-	}
-	if !m.cleared.Load() && v.holdsAny(m.cfg.Node) {
-		commands = append(commands, &releaseAllCommand{Holder: m.cfg.Node, UpTo: v.applied})
+	if c := m.releaseOwn(v); c != nil {
+		commands = append(commands, c)
 	}
 	for _, c := range commands {
-		data, err := encodeCommand(c)
+		data, err := encodeCommand(m.cfg.Node, c)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		if _, err := m.apply(ctx, data); err != nil {
-			return err
+		if _, _, err := m.apply(ctx, data); err != nil && !errors.Is(err, ErrNotMember) {
+			return 0, err // one that was removed leads until it has handed over
 		}
+	}
+	if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != term {
+		return 0, errMoved
 	}
 	m.cleared.Store(true)
-	return nil
-}
-
-func (s *state) holdsAny(holder NodeID) bool {
-	for _, l := range s.leases.all() {
-		if l.Holder == holder {
-			return true
-		}
-	}
-	return false
+	return term, nil
 }
 
 // timers are the leader's own clocks of the live leases. They begin when the
@@ -198,12 +238,16 @@ func newTimers(ttl time.Duration, view func() *View) *timers {
 	return &timers{ttl: ttl, view: view, at: make(map[desformat.Token]time.Time)}
 }
 
-// renew gives the lease a whole TTL from now. ErrStale: it is not live, or is
-// being expired.
-func (t *timers) renew(token desformat.Token, now time.Time) error {
+// renew gives the holder's lease a whole TTL from now. ErrStale: it is not
+// live, not the holder's, or is being expired; or the holder is no member any
+// more, whose leases run out.
+func (t *timers) renew(holder NodeID, token desformat.Token, now time.Time) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.view().live(token) {
+	v := t.view()
+	l, live := v.leases.get(tokenKey(token))
+	_, member := v.members.get(string(holder))
+	if !live || l.Holder != holder || !member {
 		return ErrStale
 	}
 	if at, ok := t.at[token]; ok && !at.After(now) {
@@ -238,16 +282,18 @@ func (t *timers) sweep(v *View, now time.Time) (over []desformat.Token, next tim
 	return over, next
 }
 
-// expireLeases proposes the end of each lease whose time is over.
-func (m *Meta) expireLeases(ctx context.Context, t *timers) {
+// expireLeases proposes the end of each lease whose time is over. It binds the
+// command to its term: written after this node was deposed and elected again,
+// it could end a lease that another leader has renewed meanwhile.
+func (m *Meta) expireLeases(ctx context.Context, r *reign) {
 	for {
 		v := m.View()
-		over, next := t.sweep(v, time.Now())
+		over, next := r.timers.sweep(v, time.Now())
 		for _, token := range over {
 			m.log.Info("lease expires", "token", token.String())
-			data, err := encodeCommand(&releaseCommand{token})
+			data, err := encodeInTerm(m.cfg.Node, r.term, &releaseCommand{token})
 			if err == nil {
-				_, err = m.apply(ctx, data)
+				_, _, err = m.apply(ctx, data)
 			}
 			if err != nil {
 				m.log.Debug("expire lease", "token", token.String(), "error", err)

@@ -31,6 +31,9 @@ func tokenOf(ctx context.Context) desformat.Token {
 // What the job is about may have changed between the caller's look at a View
 // and the grant: work looks again.
 func (m *Meta) WithLease(ctx context.Context, job Job, work func(ctx context.Context, l Lease) error) error {
+	if err := m.clear(ctx); err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
 	sent := time.Now()
 	value, err := m.propose(ctx, &grantCommand{Job: job, Holder: m.cfg.Node, Request: rand.Text()})
 	if err != nil {
@@ -94,15 +97,62 @@ func (m *Meta) keepLease(ctx context.Context, token desformat.Token, sent time.T
 	}
 }
 
-// renew resets the leader's timer of a lease. The leader proves first that it
-// leads: a deposed one must not promise time that its successor does not give.
+// renew has the leader reset its timer of a lease. While leadership moves it
+// tries again.
 func (m *Meta) renew(ctx context.Context, token desformat.Token) error {
-	t, err := m.awaitLeading(ctx)
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.timeout())
+	defer cancel()
+	return m.whileMoving(ctx, func(r *reign, leader NodeID) error {
+		if r != nil {
+			return m.renewHere(ctx, r, m.cfg.Node, token)
+		}
+		_, err := m.call(ctx, leader, request{Op: opRenew, Token: token})
+		return err
+	})
+}
+
+// renewHere resets the timer of a lease in this node's reign. It proves first
+// that the reign lasts: a deposed leader must not promise time that its
+// successor, whose timers began earlier, does not give.
+func (m *Meta) renewHere(ctx context.Context, r *reign, holder NodeID, token desformat.Token) error {
+	if _, err := r.rounds.join(ctx); err != nil {
+		return err
+	}
+	return r.timers.renew(holder, token, time.Now())
+}
+
+// clear releases, before this process is granted its first lease, what the
+// process before it in this data dir held: the lock file proves it dead.
+func (m *Meta) clear(ctx context.Context) error {
+	m.clearing.Lock()
+	defer m.clearing.Unlock()
+	if m.cleared.Load() {
+		return nil
+	}
+	v, err := m.Confirm(ctx)
 	if err != nil {
 		return err
 	}
-	if err := m.verifyLeader(ctx); err != nil {
-		return err
+	if c := m.releaseOwn(v); c != nil {
+		if _, err := m.propose(ctx, c); err != nil {
+			return err
+		}
 	}
-	return t.renew(token, time.Now())
+	m.cleared.Store(true)
+	return nil
+}
+
+// releaseOwn returns the command that releases what an earlier process of this
+// node holds in v; nil: nothing. v was taken before the question whether this
+// process may hold leases too, so that none of its own is among them.
+func (m *Meta) releaseOwn(v *View) command {
+	if m.cleared.Load() {
+		return nil
+	}
+	for _, l := range v.leases.all() {
+		if l.Holder == m.cfg.Node {
+			return &releaseAllCommand{Holder: m.cfg.Node, UpTo: v.applied}
+		}
+	}
+	return nil
 }

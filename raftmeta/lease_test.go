@@ -8,8 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/datavision/desnode/desformat"
 )
 
@@ -209,112 +207,22 @@ func TestTimers(t *testing.T) {
 		}
 	}
 	sweep(at(0), nil, at(30))
-	if err := ts.renew(a.Token, at(10)); err != nil {
+	if err := ts.renew("node-a", a.Token, at(10)); err != nil {
 		t.Error(err)
 	}
 	sweep(at(29), nil, at(30))
 	sweep(at(30), []desformat.Token{b.Token}, at(40))
-	wantErr(t, ts.renew(b.Token, at(30)), ErrStale) // being expired
+	wantErr(t, ts.renew("node-a", b.Token, at(30)), ErrStale) // being expired
 	w.release(b)
 	sweep(at(30), nil, at(40))
-	wantErr(t, ts.renew(b.Token, at(31)), ErrStale)
+	wantErr(t, ts.renew("node-a", b.Token, at(31)), ErrStale)
 	w.release(a)
 	sweep(at(100), nil, time.Time{})
 	c := w.leaseRange("3/4")
-	if err := ts.renew(c.Token, at(100)); err != nil { // before any sweep saw it
+	if err := ts.renew("node-a", c.Token, at(100)); err != nil { // before any sweep saw it
 		t.Error(err)
 	}
 	sweep(at(129), nil, at(130))
-}
-
-// cluster is several nodes over raft's in-memory transport.
-type cluster struct {
-	t     *testing.T
-	nodes []*node
-	trans []*raft.InmemTransport
-}
-
-// startCluster forms a cluster of n voters. It must run in a synctest bubble.
-func startCluster(t *testing.T, n int) *cluster {
-	c := &cluster{t: t}
-	for i := range n {
-		cfg := testConfig(t)
-		cfg.Node = NodeID("node-" + string(rune('a'+i)))
-		_, trans := raft.NewInmemTransportWithTimeout(raft.ServerAddress(cfg.Node), time.Second)
-		for _, other := range c.trans {
-			trans.Connect(other.LocalAddr(), other)
-			other.Connect(trans.LocalAddr(), trans)
-		}
-		cfg.Transport, cfg.Join = trans, i > 0
-		c.trans = append(c.trans, trans)
-		if i == 0 {
-			c.nodes = append(c.nodes, startNode(t, cfg))
-			continue
-		}
-		c.nodes = append(c.nodes, c.join(cfg))
-	}
-	return c
-}
-
-// join starts a node and has the first one add it as a voter.
-func (c *cluster) join(cfg Config) *node {
-	c.t.Helper()
-	err := c.nodes[0].PutMember(c.t.Context(), Member{ID: cfg.Node})
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	added := c.nodes[0].raft.AddVoter(raft.ServerID(cfg.Node), raft.ServerAddress(cfg.Node), 0, 0)
-	n := startNode(c.t, cfg)
-	if err := added.Error(); err != nil {
-		c.t.Fatal(err)
-	}
-	return n
-}
-
-// cut separates one node from all others, in both directions, and lets the
-// answers arrive that were on their way.
-func (c *cluster) cut(i int) {
-	for j, other := range c.trans {
-		if j != i {
-			other.Disconnect(c.trans[i].LocalAddr())
-		}
-	}
-	c.trans[i].DisconnectAll()
-	synctest.Wait()
-}
-
-// reopen ends a node and starts it again with a transport of its own that
-// reaches all others.
-func (c *cluster) reopen(i int) {
-	c.t.Helper()
-	if err := c.nodes[i].stop(); err != nil {
-		c.t.Fatal(err)
-	}
-	id := raft.ServerAddress(c.nodes[i].cfg.Node)
-	_, trans := raft.NewInmemTransportWithTimeout(id, time.Second)
-	for j, other := range c.trans {
-		if j != i {
-			trans.Connect(other.LocalAddr(), other)
-			other.Connect(id, trans)
-		}
-	}
-	c.trans[i], c.nodes[i].cfg.Transport = trans, trans
-	c.nodes[i].start()
-}
-
-// leaderAmong waits until one of the nodes leads and has settled in.
-func (c *cluster) leaderAmong(nodes ...*node) *node {
-	c.t.Helper()
-	for range 6000 {
-		for _, n := range nodes {
-			if n.leading.now() != nil {
-				return n
-			}
-		}
-		time.Sleep(10 * time.Millisecond) // virtual
-	}
-	c.t.Fatal("no leader")
-	return nil
 }
 
 func TestClusterConverges(t *testing.T) {
@@ -334,20 +242,6 @@ func TestClusterConverges(t *testing.T) {
 				t.Errorf("%s has\n%s\nnot\n%s", n.cfg.Node, got, want)
 			}
 		}
-		if lead.AppliedEverywhere(index) {
-			t.Error("applied everywhere before the others have said so")
-		}
-		for _, n := range c.nodes {
-			if err := lead.PutMember(t.Context(), Member{ID: n.cfg.Node, Applied: index}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if !lead.AppliedEverywhere(index) || lead.AppliedEverywhere(lead.View().Applied()+1) {
-			t.Error("AppliedEverywhere is wrong after the reports")
-		}
-		_, err := c.nodes[1].Confirm(t.Context())
-		wantErr(t, err, ErrUnconfirmed)
-		wantErr(t, c.nodes[1].Set(t.Context(), "k", []byte("v"), 0), ErrNotLeader)
 	})
 }
 

@@ -80,9 +80,15 @@ func (m *machine) applyOne(s *state, l *raft.Log) (value any, err error) {
 			value, err = nil, m.halt(fmt.Errorf("apply log entry %d: panic: %v", l.Index, p))
 		}
 	}()
-	c, err := decodeCommand(l.Data)
+	c, e, err := decodeCommand(l.Data)
+	if err == nil {
+		err = e.permit(&next, l.Term)
+	}
 	if err == nil {
 		value, err = c.apply(&next, l.Index)
+	}
+	if err == nil && e.Kind == kindForm && next.members.len() == 0 && e.From != "" {
+		err = next.admit(Member{ID: e.From}, l.Index)
 	}
 	if errors.Is(err, ErrUnknownCommand) {
 		return nil, m.halt(fmt.Errorf("apply log entry %d: %w", l.Index, err))

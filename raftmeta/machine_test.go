@@ -103,7 +103,7 @@ func TestRandomHistories(t *testing.T) {
 				log = log[:0:0]
 			}
 			c := drawCommand(rt, w.state())
-			data, err := encodeCommand(c)
+			data, err := encodeCommand("node-a", c)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -254,12 +254,12 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 // TestUnknownCommandHalts: a node that does not understand an entry keeps its
 // view where it is and refuses whatever follows.
 func TestUnknownCommandHalts(t *testing.T) {
-	good, err := encodeCommand(&setCommand{"k", []byte("v"), 0})
+	good, err := encodeCommand("node-a", &setCommand{"k", []byte("v"), 0})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string]string{
-		"newer version": `{"v":2,"kind":"set","body":{}}`,
+		"newer version": `{"v":3,"kind":"set","body":{}}`,
 		"unknown kind":  `{"v":1,"kind":"frobnicate","body":{}}`,
 		"unknown field": `{"v":1,"kind":"set","body":{"key":"k","value":null,"if_mod_index":0,"tag":1}}`,
 		"no JSON":       `\x00`,
@@ -334,14 +334,14 @@ func FuzzDecodeCommand(f *testing.F) {
 		&addPackCommand{testPack(l, packID(4))}, &ackPackCommand{Pack: packID(1), Dead: ordinals{1, 2}},
 		&verifyPackCommand{packID(1), Copy{Key: "k"}, Copy{Key: "k", VerifiedAt: time.Unix(1, 0).UTC()}},
 	} {
-		data, err := encodeCommand(c)
+		data, err := encodeCommand("node-a", c)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := decodeCommand(data)
+		c, _, err := decodeCommand(data)
 		if err != nil {
 			wantErr(t, err, ErrUnknownCommand)
 			return

@@ -22,7 +22,7 @@ type Meta struct {
 	guard   *guard
 	machine *machine
 	leading leading
-	confirm confirmer
+	confirm *confirmer // what this node asks of the leader when it follows
 	pending pending
 
 	started chan struct{} // closed when raft is set
@@ -36,8 +36,9 @@ type Meta struct {
 	closed  bool
 	cancel  context.CancelFunc
 
-	cleared atomic.Bool   // leases of this node's earlier process are released
-	settled atomic.Uint64 // no command stands between the view's index and this one
+	clearing sync.Mutex    // held while cleared is made true
+	cleared  atomic.Bool   // leases of this node's earlier process are released
+	settled  atomic.Uint64 // no command stands between the view's index and this one
 }
 
 // Open takes the data dir and checks that it is this node's. ErrLocked: another
@@ -57,8 +58,8 @@ func open(cfg Config, wrap func(logStore) logStore) (*Meta, error) {
 		started: make(chan struct{}),
 		fatal:   make(chan error, 1),
 		done:    make(chan struct{}),
+		confirm: newConfirmer(),
 	}
-	m.confirm.wake = make(chan struct{}, 1)
 	m.machine = newMachine(m.fail)
 	var err error
 	if m.storage, err = openStorage(cfg.Dir, cfg.Node, m.raftLog); err != nil {
@@ -145,7 +146,11 @@ func (m *Meta) run(ctx context.Context) error {
 	var group sync.WaitGroup
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() { m.followLeadership(inner, notify) })
-	group.Go(func() { m.confirm.run(inner, m.readIndex) })
+	group.Go(func() { m.observeLeaders(inner) })
+	if m.cfg.Peers != nil {
+		group.Go(func() { m.confirm.run(inner, m.askIndex) })
+		group.Go(func() { m.report(inner) })
+	}
 
 	select {
 	case <-ctx.Done():

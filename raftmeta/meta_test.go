@@ -228,7 +228,7 @@ func TestLostSnapshotIsNoticed(t *testing.T) {
 func TestUnknownCommandEndsRun(t *testing.T) {
 	n := startNode(t, testConfig(t))
 	before := n.View()
-	_, err := n.apply(t.Context(), []byte(`{"v":2,"kind":"set","body":{}}`))
+	_, _, err := n.apply(t.Context(), []byte(`{"v":3,"kind":"set","body":{}}`))
 	wantErr(t, err, ErrUnknownCommand)
 	<-n.done
 	wantErr(t, n.stop(), ErrUnknownCommand)
@@ -264,7 +264,7 @@ func TestChangedFollowsTheView(t *testing.T) {
 // began, and none that arrived later.
 func TestConfirmationsShareOneQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := confirmer{wake: make(chan struct{}, 1)}
+		c := newConfirmer()
 		var asked atomic.Uint64
 		hold := make(chan struct{})
 		ask := func(context.Context) (uint64, error) {

@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
-// pending counts calls into raft that are under way. raft forgets calls that
-// its shutdown overtakes, so Run lets them end first.
+// pending counts calls into raft and to the leader that are under way. raft
+// forgets calls that its shutdown overtakes, so Run lets them end first.
 type pending struct {
 	mu     sync.Mutex // guards the fields below
 	n      int
@@ -19,25 +17,35 @@ type pending struct {
 	idle   chan struct{} // not nil: closed when n reaches 0
 }
 
-// do runs call in a goroutine and waits for it or for ctx.
-func (p *pending) do(ctx context.Context, call func() error) error {
+// begin counts a call; whoever is given no error calls end.
+func (p *pending) begin() error {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.closed {
-		p.mu.Unlock()
 		return ErrClosed
 	}
 	p.n++
-	p.mu.Unlock()
+	return nil
+}
 
+func (p *pending) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.n--
+	if p.n == 0 && p.idle != nil {
+		close(p.idle)
+	}
+}
+
+// do runs call in a goroutine and waits for it or for ctx.
+func (p *pending) do(ctx context.Context, call func() error) error {
+	if err := p.begin(); err != nil {
+		return err
+	}
 	done := make(chan error, 1)
 	go func() {
 		err := call()
-		p.mu.Lock()
-		p.n--
-		if p.n == 0 && p.idle != nil {
-			close(p.idle)
-		}
-		p.mu.Unlock()
+		p.end()
 		done <- err
 	}()
 	select {
@@ -66,30 +74,55 @@ func (p *pending) drain(grace time.Duration) {
 	}
 }
 
-// propose has a command committed and applied, and returns its answer. While
-// leadership moves it tries again, which every command allows.
+// propose has a command committed and applied, here or by the leader, and
+// returns its answer; this node's view shows it by then. While leadership
+// moves it tries again, which every command allows.
 func (m *Meta) propose(ctx context.Context, c command) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.timeout())
 	defer cancel()
-	data, err := encodeCommand(c)
+	data, err := encodeCommand(m.cfg.Node, c)
 	if err != nil {
 		return nil, err
 	}
-	for {
-		if _, err := m.awaitLeading(ctx); err != nil {
-			return nil, fmt.Errorf("%s: %w", c.kind(), err)
+	var value any
+	err = m.whileMoving(ctx, func(r *reign, leader NodeID) (err error) {
+		if r == nil {
+			value, err = m.forward(ctx, leader, c, data)
+		} else {
+			value, _, err = m.apply(ctx, data)
 		}
-		value, err := m.apply(ctx, data)
-		if !isMoving(err) || ctx.Err() != nil {
-			return value, err
+		return err
+	})
+	if errors.Is(err, ErrNotLeader) {
+		err = fmt.Errorf("%s: %w", c.kind(), err)
+	}
+	return value, err
+}
+
+// whileMoving calls do with the reign of this node or, when it does not lead,
+// with the leader's id, and again as long as leadership moves meanwhile and
+// ctx allows. ErrNotLeader: nobody was found in time.
+func (m *Meta) whileMoving(ctx context.Context, do func(*reign, NodeID) error) error {
+	var last error
+	for wait := retryPause; ; wait = min(2*wait, retryPauseMax) {
+		r, leader, err := m.awaitLeader(ctx)
+		if err != nil {
+			return errors.Join(err, last)
 		}
-		if !pause(ctx, retryPause) {
-			return nil, fmt.Errorf("%s: %w: %w", c.kind(), ErrNotLeader, err)
+		last = do(r, leader)
+		if !isMoving(last) {
+			return last
+		}
+		if !pause(ctx, wait) {
+			return fmt.Errorf("%w: %w", ErrNotLeader, last)
 		}
 	}
 }
 
-const retryPause = 10 * time.Millisecond
+const (
+	retryPause    = 10 * time.Millisecond
+	retryPauseMax = 200 * time.Millisecond
+)
 
 // pause waits for d; false: ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
@@ -103,32 +136,22 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// isMoving: leadership was lost before or while the command was committed.
-// In the second case it may yet be committed.
-func isMoving(err error) bool {
-	for _, moving := range []error{
-		raft.ErrLeadershipLost, raft.ErrNotLeader, raft.ErrLeadershipTransferInProgress, raft.ErrAbortedByRestore,
-	} {
-		if errors.Is(err, moving) {
-			return true
-		}
-	}
-	return false
-}
-
-// apply hands an encoded command to raft, whoever leads.
-func (m *Meta) apply(ctx context.Context, data []byte) (any, error) {
+// apply hands an encoded command to raft, whoever leads, and returns the
+// answer of the state machine and the command's index; 0: its fate is unknown.
+func (m *Meta) apply(ctx context.Context, data []byte) (any, uint64, error) {
 	var ans answer
+	var index uint64
 	err := m.pending.do(ctx, func() error {
 		f := m.raft.Apply(data, m.cfg.timeout())
 		if err := f.Error(); err != nil {
 			return err
 		}
 		ans, _ = f.Response().(answer)
+		index = f.Index()
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("commit: %w", err)
+		return nil, 0, fmt.Errorf("commit: %w", err)
 	}
-	return ans.value, ans.err
+	return ans.value, index, ans.err
 }

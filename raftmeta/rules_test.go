@@ -504,7 +504,7 @@ func TestClusterIsFormedOnce(t *testing.T) {
 	empty.refused(&formCommand{ShardBits: 3, Generation: 1}, ErrInvalid)
 	empty.refused(&formCommand{ShardBits: 17, Generation: 1}, ErrInvalid)
 	empty.refused(&formCommand{ShardBits: 10}, ErrInvalid)
-	empty.refused(&grantCommand{Job: Job{Kind: JobCollect}, Holder: "node-a", Request: "1"}, ErrInvalid)
+	empty.refused(&grantCommand{Job: Job{Kind: JobCollect}, Holder: "node-a", Request: "1"}, ErrNotMember)
 }
 
 func TestMemberReportsNeverGoBack(t *testing.T) {

@@ -24,6 +24,7 @@ type state struct {
 	generation uint64
 	packs      table[*Pack]
 	ranges     *rangeNode // packs that are not replaced
+	awaited    uint64     // highest awaitedAt of the packs
 	leases     table[leaseEntry]
 	uploads    table[Upload] // by key
 	settings   table[setting]

@@ -31,7 +31,7 @@ func newWorld(t testing.TB) *world {
 // do commits one command and returns its answer.
 func (w *world) do(c command) (any, error) {
 	w.Helper()
-	data, err := encodeCommand(c)
+	data, err := encodeCommand("node-a", c)
 	if err != nil {
 		w.Fatal(err)
 	}
