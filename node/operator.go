@@ -129,13 +129,18 @@ func (n *Node) Leases(context.Context) (api.LeaseList, error) {
 // it is, what the others have as they last reported.
 func (n *Node) Members(context.Context) (api.MemberList, error) {
 	v := n.meta.View()
-	members := v.Members()
-	for i := range members {
-		if members[i].ID == n.id.Node {
-			members[i].Applied = v.Applied()
+	list := api.MemberList{Leader: n.meta.Leader()}
+	for _, m := range v.Members() {
+		info := api.MemberInfo{
+			Node: m.ID, Zone: m.Zone, Version: m.Version, HTTP: m.HTTP, Cluster: m.Cluster, Work: m.Work,
+			Joined: m.Joined, Applied: m.Applied, Leader: m.ID == list.Leader,
 		}
+		if m.ID == n.id.Node {
+			info.Self, info.Alive, info.State, info.Applied = true, true, api.MemberAlive, v.Applied()
+		}
+		list.Members = append(list.Members, info)
 	}
-	return api.MemberList{Members: members}, nil
+	return list, nil
 }
 
 // backlogBits is how finely the backlog is shown.

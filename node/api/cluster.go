@@ -13,6 +13,7 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/raftmeta"
 )
 
 // cluster answers the operator's endpoints.
@@ -25,8 +26,6 @@ func (x *exchange) cluster(path string) {
 		show(x, o.Packs)
 	case path == PathLeases:
 		show(x, o.Leases)
-	case path == PathMembers:
-		show(x, o.Members)
 	case path == PathBacklog:
 		show(x, o.Backlog)
 	case path == PathFailed:
@@ -44,7 +43,7 @@ func (x *exchange) cluster(path string) {
 		x.verify()
 	case path == PathRetry:
 		x.retry()
-	case x.pace(path):
+	case x.pace(path), x.membership(path):
 	default:
 		x.problem(&Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "no such endpoint; /openapi.yaml lists them"})
 	}
@@ -101,7 +100,10 @@ func (x *exchange) locate(ctx context.Context) (*Located, error) {
 
 // located puts a place into the words of the API.
 func located(name string, p *retriever.Place) *Located {
-	l := &Located{Name: name, Hash: p.Hash.String(), Shard: p.Shard, In: InSource}
+	l := &Located{Name: name, Hash: p.Hash.String(), Shard: p.Shard, Owner: raftmeta.NodeID(p.Owner), In: InSource}
+	for _, id := range p.Fallbacks {
+		l.Fallbacks = append(l.Fallbacks, raftmeta.NodeID(id))
+	}
 	if r := p.Row; r != nil {
 		l.State, l.Source, l.ID, l.Size, l.ModTime, l.Version = string(r.State), r.Source, r.ID, r.Size, r.ModTime, r.Version
 	}

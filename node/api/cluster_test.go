@@ -231,7 +231,7 @@ func TestWhatObserversTell(t *testing.T) {
 			cfg.Observer, cfg.Registerer = o, nil
 			s := serve(t, cfg)
 			for path, want := range map[string]any{
-				PathStatus: &o.status, PathPacks: &o.packs, PathLeases: &o.leases, PathMembers: &o.members, PathBacklog: &o.backlog,
+				PathStatus: &o.status, PathPacks: &o.packs, PathLeases: &o.leases, PathBacklog: &o.backlog,
 			} {
 				r := s.get(t, path)
 				r.want(t, http.StatusOK, "")
@@ -251,7 +251,7 @@ func TestWhatObserversTell(t *testing.T) {
 	}
 	cfg.Observer, cfg.Registerer = &observer{err: fmt.Errorf("status: %w", retriever.ErrUnavailable)}, nil
 	s := serve(t, cfg)
-	for _, path := range []string{PathStatus, PathPacks, PathLeases, PathMembers, PathBacklog} {
+	for _, path := range []string{PathStatus, PathPacks, PathLeases, PathBacklog} {
 		s.get(t, path).want(t, http.StatusServiceUnavailable, CodeUnavailable)
 	}
 }

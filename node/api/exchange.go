@@ -23,6 +23,7 @@ type exchange struct {
 	id     string    // X-Request-Id
 	idLine [1]string // the same as a header's value; here, since it costs no allocation of its own
 	trace  string    // trace id of the inbound traceparent; empty: none
+	parent string    // that traceparent whole, for the node that is asked; empty: none
 	status int       // 0 until the header is sent
 	bytes  int64     // of the body
 }
@@ -139,7 +140,9 @@ func (x *exchange) identify() {
 		header["X-Request-Id"] = x.idLine[:]
 	}
 	if in := x.r.Header["Traceparent"]; len(in) == 1 {
-		x.trace = traceID(in[0])
+		if x.trace = traceID(in[0]); x.trace != "" && len(in[0]) <= maxTraceparent {
+			x.parent = in[0]
+		}
 	}
 	header["X-Des-Node"] = x.s.node
 }

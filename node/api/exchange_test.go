@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/raftmeta"
 )
 
 func TestRequestIDs(t *testing.T) {
@@ -236,5 +238,62 @@ func TestTheConfigIsChecked(t *testing.T) {
 	}
 	if _, err := New(good); err == nil {
 		t.Error("the same metrics registered twice")
+	}
+}
+
+// asking is a Files that keeps how it was asked and has nothing.
+type asking struct {
+	failingFiles
+	queries *[]retriever.Query
+}
+
+func (a asking) Open(_ context.Context, _ string, q retriever.Query) (retriever.File, error) {
+	*a.queries = append(*a.queries, q)
+	return retriever.File{}, a.err
+}
+
+func (a asking) OpenID(_ context.Context, _, _ string, q retriever.Query) (retriever.File, error) {
+	*a.queries = append(*a.queries, q)
+	return retriever.File{}, a.err
+}
+
+// TestIDsOfARequestGoOn: whoever is asked for a file learns the ids by which the
+// request is known here, as far as they are fit to be passed on.
+func TestIDsOfARequestGoOn(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	later := "01" + parent[2:] + "-" + strings.Repeat("x", maxTraceparent-len(parent)-1)
+	for _, c := range []struct {
+		name              string
+		header            http.Header
+		wantID, wantTrace string // an empty id: one that was made here
+	}{
+		{"none", header(), "", ""},
+		{"both", header("X-Request-Id", "abc", "Traceparent", parent), "abc", parent},
+		{"bad ones", header("X-Request-Id", "a b", "Traceparent", parent[1:]), "", ""},
+		{"the longest of a later version", header("Traceparent", later), "", later},
+		{"too long for another node", header("Traceparent", later+"x"), "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := newWorld(t, 0).config(t)
+			var asked []retriever.Query
+			cfg.Files = asking{failingFiles{err: retriever.ErrNotFound}, &asked}
+			s := serve(t, cfg)
+			for _, path := range []string{"/files/a", "/ids/7"} {
+				r := s.do(t, http.MethodGet, path, c.header, "")
+				r.want(t, http.StatusNotFound, CodeNotFound)
+				want := retriever.Query{Client: "127.0.0.1", RequestID: r.Header.Get("X-Request-Id"), Traceparent: c.wantTrace}
+				if got := asked[len(asked)-1]; got != want || c.wantID != "" && got.RequestID != c.wantID {
+					t.Errorf("%s: asked %+v, want %+v", path, got, want)
+				}
+			}
+		})
+	}
+}
+
+// TestLocatedOwners: the ring's names come through.
+func TestLocatedOwners(t *testing.T) {
+	l := located("a", &retriever.Place{Owner: "n1", Fallbacks: []string{"n2", "n3"}})
+	if l.Owner != "n1" || !slices.Equal(l.Fallbacks, []raftmeta.NodeID{"n2", "n3"}) {
+		t.Errorf("got %+v", l)
 	}
 }

@@ -89,16 +89,14 @@ type observer struct {
 	status  Status
 	packs   PackList
 	leases  LeaseList
-	members MemberList
 	backlog Backlog
 	err     error
 }
 
-func (o *observer) Status(context.Context) (Status, error)      { return o.status, o.err }
-func (o *observer) Packs(context.Context) (PackList, error)     { return o.packs, o.err }
-func (o *observer) Leases(context.Context) (LeaseList, error)   { return o.leases, o.err }
-func (o *observer) Members(context.Context) (MemberList, error) { return o.members, o.err }
-func (o *observer) Backlog(context.Context) (Backlog, error)    { return o.backlog, o.err }
+func (o *observer) Status(context.Context) (Status, error)    { return o.status, o.err }
+func (o *observer) Packs(context.Context) (PackList, error)   { return o.packs, o.err }
+func (o *observer) Leases(context.Context) (LeaseList, error) { return o.leases, o.err }
+func (o *observer) Backlog(context.Context) (Backlog, error)  { return o.backlog, o.err }
 
 // fullObserver tells something in every field.
 func fullObserver(t testing.TB) *observer {
@@ -117,6 +115,7 @@ func fullObserver(t testing.TB) *observer {
 	return &observer{
 		status: Status{
 			Node: testNode, Cluster: desformat.ClusterID{9}, Generation: 1, Version: "1.0", Started: at, Uptime: 1.5, Ready: true,
+			Zone: "room 1", Members: MemberCounts{Known: 3, Alive: 2}, Voters: 3, HealthScore: 1,
 			Leader: testNode, Applied: 77, ShardBits: 10, Store: "file:///srv/des", Work: []string{"mark", "pack", "keep"},
 			Sources: []SourceStatus{{Name: sourceName, States: map[string]Tally{"ACTIVE": tally}}, {Name: "other", Error: "down"}},
 			Packs:   PackTotals{1, 2, 3, 4, 5, 6, 7, 8, 9},
@@ -133,7 +132,6 @@ func fullObserver(t testing.TB) *observer {
 			{Token: token, Job: raftmeta.Job{Kind: raftmeta.JobMark, Source: sourceName}, Holder: testNode},
 			{Token: token, Job: raftmeta.Job{Kind: raftmeta.JobVerify, Packs: []desformat.PackID{pack}}, Holder: testNode},
 		}},
-		members: MemberList{[]raftmeta.Member{{ID: testNode, Applied: 77}}},
 		backlog: Backlog{[]SourceBacklog{
 			{Source: sourceName, Rows: 1, Bytes: 2, Oldest: at, Buckets: []BacklogBucket{{Range: rng, Rows: 1, Bytes: 2}}},
 			{Source: "other", Error: "down"},

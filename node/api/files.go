@@ -75,7 +75,7 @@ func (x *exchange) readOnly() bool {
 
 // query says how much of the file this request will use.
 func (x *exchange) query() retriever.Query {
-	q := retriever.Query{Client: client(x.r.RemoteAddr)}
+	q := retriever.Query{Client: client(x.r.RemoteAddr), RequestID: x.id, Traceparent: x.parent}
 	h := x.r.Header
 	switch {
 	case x.r.Method == http.MethodHead:

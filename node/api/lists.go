@@ -25,7 +25,22 @@ func filled(v any) any {
 		v.Leases = list(v.Leases)
 		return v
 	case MemberList:
-		v.Members = list(v.Members)
+		v.Members, v.Removed = list(v.Members), list(v.Removed)
+		for i := range v.Members {
+			v.Members[i].Work = list(v.Members[i].Work)
+		}
+		return v
+	case RingInfo:
+		v.Members, v.Mismatched = list(v.Members), list(v.Mismatched)
+		for i := range v.Owners {
+			v.Owners[i].Fallbacks = list(v.Owners[i].Fallbacks)
+		}
+		return v
+	case TokenList:
+		v.Tokens = list(v.Tokens)
+		for i := range v.Tokens {
+			v.Tokens[i].UsedBy = list(v.Tokens[i].UsedBy)
+		}
 		return v
 	case Backlog:
 		v.Sources = list(v.Sources)

@@ -203,6 +203,7 @@ func TestContractListsEveryPath(t *testing.T) {
 		"/files/{name}", "/ids/{id}", "/livez", "/readyz", "/metrics", "/openapi.yaml", PathLocate + "{name}",
 		PathStatus, PathImport, PathArchive, PathVerify, PathFailed, PathRetry, PathPacks, PathLeases, PathMembers, PathBacklog,
 		PathThrottle, PathPause, PathResume,
+		PathRing, PathRemoveMember, PathLeave, PathTokens, PathRevokeToken, PathRotateKeys,
 	}
 	listed := parsedContract(t).Paths.Keys()
 	slices.Sort(served)
@@ -224,6 +225,9 @@ func TestContractHasTheFieldsOfTheTypes(t *testing.T) {
 		"PackInfo": PackInfo{}, "LeaseList": LeaseList{}, "MemberList": MemberList{}, "Backlog": Backlog{}, "Tally": Tally{},
 		"Throttle": Throttle{}, "ThrottleLimits": ThrottleLimits{}, "PauseRequest": PauseRequest{}, "ResumeRequest": ResumeRequest{},
 		"SlowReason": SlowReason{}, "WorkPace": WorkPace{},
+		"MemberInfo": MemberInfo{}, "RemoveMemberRequest": RemoveMemberRequest{}, "RingInfo": RingInfo{},
+		"TokenRequest": TokenRequest{}, "TokenCreated": TokenCreated{}, "TokenList": TokenList{}, "RevokeRequest": RevokeRequest{},
+		"LeaveRequest": LeaveRequest{}, "Left": Left{}, "RotateRequest": RotateRequest{}, "RotateEvent": RotateEvent{},
 		"ImportFile": ImportFile{}, "FailureCode": FailureCode{}, "Pause": Pause{},
 	} {
 		t.Run(name, func(t *testing.T) {

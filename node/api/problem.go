@@ -124,7 +124,8 @@ func problemOf(err error) *Problem {
 // fault, only the kind of error where paths and addresses could stand in it.
 func detail(status int, kind, err error) string {
 	if status < http.StatusInternalServerError {
-		return strings.TrimPrefix(err.Error(), ErrInvalidRequest.Error()+": ") // the code says it
+		text := strings.TrimPrefix(err.Error(), ErrInvalidRequest.Error()+": ") // the code says it
+		return strings.TrimPrefix(text, ErrConflict.Error()+": ")
 	}
 	return kind.Error()
 }

@@ -45,6 +45,10 @@ func validRequestID(id string) bool {
 	return true
 }
 
+// maxTraceparent is the length of the longest traceparent that is passed on to
+// another node, in bytes; those of today's version have 55.
+const maxTraceparent = 128
+
 // traceID returns the trace id of a traceparent header as W3C Trace Context
 // defines it, or nothing when the header is not valid. Versions above 00 may
 // have further fields behind a dash; version ff is forbidden.

@@ -42,7 +42,6 @@ type Observer interface {
 	Status(ctx context.Context) (Status, error)
 	Packs(ctx context.Context) (PackList, error)
 	Leases(ctx context.Context) (LeaseList, error)
-	Members(ctx context.Context) (MemberList, error)
 	Backlog(ctx context.Context) (Backlog, error)
 }
 
@@ -61,8 +60,9 @@ const MaxFailed = 1000
 var (
 	// ErrInvalidRequest: what the request asks for makes no sense; answered 400.
 	ErrInvalidRequest = errors.New("invalid request")
-	// ErrConflict: such work is under way already; answered 409.
-	ErrConflict = errors.New("already under way")
+	// ErrConflict: such work is under way already, or the present state forbids
+	// it; answered 409.
+	ErrConflict = errors.New("conflict")
 )
 
 // Config says what a Server answers for. Files, Operator, Observer and Node are
@@ -74,6 +74,8 @@ type Config struct {
 	Node     raftmeta.NodeID
 	// Throttler answers PathThrottle, PathPause and PathResume; nil: nothing does.
 	Throttler Throttler
+	// Cluster answers PathMembers, PathRing and so on; nil: nothing does.
+	Cluster Cluster
 	// ShardBits is the length of a shard's prefix; nil: the default of 10.
 	ShardBits func() uint8
 	// Ready says why the node can't answer yet; nil: it always can.

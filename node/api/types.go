@@ -22,7 +22,6 @@ const (
 	PathLocate  = "/cluster/locate/" // GET → Located
 	PathPacks   = "/cluster/packs"   // GET → PackList
 	PathLeases  = "/cluster/leases"  // GET → LeaseList
-	PathMembers = "/cluster/members" // GET → MemberList
 	PathBacklog = "/cluster/backlog" // GET → Backlog
 )
 
@@ -44,7 +43,7 @@ const (
 	CodeForbidden        Code = "forbidden"          // 403
 	CodeNotFound         Code = "not-found"          // 404
 	CodeMethodNotAllowed Code = "method-not-allowed" // 405
-	CodeConflict         Code = "conflict"           // 409: such work is already under way
+	CodeConflict         Code = "conflict"           // 409: such work is already under way, or the present state forbids it
 	CodeGone             Code = "gone"               // 410: the name was removed
 	CodePrecondition     Code = "precondition"       // 412
 	CodeTooLarge         Code = "too-large"          // 413: the request's body
@@ -246,9 +245,15 @@ const (
 // Located is the place of one name. The fields of a record are zero when it is
 // not packed yet.
 type Located struct {
-	Name    string           `json:"name"`
-	Hash    string           `json:"hash"`
-	Shard   uint32           `json:"shard"`
+	Name  string `json:"name"`
+	Hash  string `json:"hash"`
+	Shard uint32 `json:"shard"`
+
+	// Who serves the shard by the ring: the owner, and those that are asked when
+	// it does not answer, best first. Hints; empty: no ring was asked.
+	Owner     raftmeta.NodeID   `json:"owner,omitempty"`
+	Fallbacks []raftmeta.NodeID `json:"fallbacks,omitempty"`
+
 	In      string           `json:"in"`              // InPack or InSource
 	State   string           `json:"state,omitempty"` // of the source's row, when a source answered
 	Source  string           `json:"source"`
@@ -274,19 +279,32 @@ type Status struct {
 	Started    time.Time           `json:"started"`
 	Uptime     float64             `json:"uptime_seconds"`
 	Ready      bool                `json:"ready"`
+	Zone       string              `json:"zone,omitempty"`
 	Leader     raftmeta.NodeID     `json:"leader,omitempty"` // empty: none known
-	Applied    uint64              `json:"applied"`          // Raft index
-	ShardBits  uint8               `json:"shard_bits"`
-	Store      string              `json:"store"` // its URL, without secrets
-	Work       []string            `json:"work"`  // mark, pack, keep
-	Sources    []SourceStatus      `json:"sources"`
-	Packs      PackTotals          `json:"packs"`
-	Uploads    []raftmeta.Upload   `json:"uploads"` // announced, not committed
-	Leases     int                 `json:"leases"`
-	Cache      CacheStatus         `json:"cache"`
-	StoreCalls map[string]int64    `json:"store_requests"` // by kind (get, head, put, list, move, delete) since start
-	Pauses     []Pause             `json:"pauses"`
-	Pace       Throttle            `json:"pace"`
+	Members    MemberCounts        `json:"members"`
+	Voters     int                 `json:"voters"`
+	// HealthScore is gossip's of this node: 0 is healthy, higher ones say that it
+	// is too slow to judge the others.
+	HealthScore int               `json:"health_score"`
+	Applied     uint64            `json:"applied"` // Raft index
+	ShardBits   uint8             `json:"shard_bits"`
+	Store       string            `json:"store"` // its URL, without secrets
+	Work        []string          `json:"work"`  // mark, pack, keep
+	Sources     []SourceStatus    `json:"sources"`
+	Packs       PackTotals        `json:"packs"`
+	Uploads     []raftmeta.Upload `json:"uploads"` // announced, not committed
+	Leases      int               `json:"leases"`
+	Cache       CacheStatus       `json:"cache"`
+	StoreCalls  map[string]int64  `json:"store_requests"` // by kind (get, head, put, list, move, delete) since start
+	Pauses      []Pause           `json:"pauses"`
+	Pace        Throttle          `json:"pace"`
+}
+
+// MemberCounts are how many nodes the cluster has, and how many of them the
+// answering node sees alive, itself included.
+type MemberCounts struct {
+	Known int `json:"known"`
+	Alive int `json:"alive"`
 }
 
 // SourceStatus is one source: its rows by state, or why it can't tell. Large
@@ -361,11 +379,6 @@ type PackInfo struct {
 // LeaseList is the live leases.
 type LeaseList struct {
 	Leases []raftmeta.Lease `json:"leases"`
-}
-
-// MemberList is the nodes of the cluster.
-type MemberList struct {
-	Members []raftmeta.Member `json:"members"`
 }
 
 // Backlog is what is marked and not packed yet, by source and range.
