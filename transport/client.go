@@ -15,33 +15,25 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// peer is a node that we call: one connection, made when it is needed.
+// peer is a node that we ask: a link a plane, so that neither waits behind the
+// other's bytes.
 type peer struct {
 	node    string
-	breaker breaker
+	breaker breaker       // of reads; calls have none
+	reads   chan struct{} // one token a read under way
 	calls   chan struct{} // one token a call under way
-
-	mu      sync.Mutex // guards what follows
-	conn    *quic.Conn
-	dialing *dialing
-	dead    error // the peer has been dropped
+	read    link
+	call    link
 }
 
-// dialing is one attempt that all callers wait for.
-type dialing struct {
-	done chan struct{}
-	conn *quic.Conn
-	err  error
-}
-
-// drop ends the use of a peer and returns its connection.
-func (p *peer) drop(why error) *quic.Conn {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.dead = why
-	c := p.conn
-	p.conn = nil
-	return c
+// drop ends the use of a peer and returns its connections.
+func (p *peer) drop(why error) (conns []*quic.Conn) {
+	for _, l := range []*link{&p.read, &p.call} {
+		if c := l.drop(why); c != nil {
+			conns = append(conns, c)
+		}
+	}
+	return conns
 }
 
 // peerOf returns the peer of a member.
@@ -60,7 +52,8 @@ func (e *Endpoint) peerOf(node string) (*peer, error) {
 	p := e.peers[node]
 	if p == nil {
 		p = &peer{
-			node: node, calls: make(chan struct{}, e.cfg.MaxCalls),
+			node: node, reads: make(chan struct{}, e.cfg.MaxCalls), calls: make(chan struct{}, e.cfg.MaxCalls),
+			read: link{node: node, alpn: alpnRead}, call: link{node: node, alpn: alpnCall},
 			breaker: breaker{limit: e.cfg.BreakerFailures, delay: e.cfg.BreakerDelay, now: e.id.now},
 		}
 		e.peers[node] = p
@@ -68,69 +61,12 @@ func (e *Endpoint) peerOf(node string) (*peer, error) {
 	return p, nil
 }
 
-// connect returns the peer's connection, which may be a new one and is never
-// not, which turned out dead. fresh: it was made for this call.
-func (e *Endpoint) connect(ctx context.Context, p *peer, not *quic.Conn) (conn *quic.Conn, fresh bool, err error) {
-	p.mu.Lock()
-	if p.dead != nil {
-		p.mu.Unlock()
-		return nil, false, p.dead
-	}
-	if p.conn != nil && p.conn != not && p.conn.Context().Err() == nil {
-		conn = p.conn
-		p.mu.Unlock()
-		return conn, false, nil
-	}
-	d := p.dialing
-	if d == nil {
-		d = &dialing{done: make(chan struct{})}
-		p.dialing = d
-		p.mu.Unlock() // spawn takes the endpoint's lock, which comes before a peer's
-		if !e.spawn(func() { e.dialPeer(p, d) }) {
-			p.dialed(d, nil, ErrClosed)
-		}
-	} else {
-		p.mu.Unlock()
-	}
-	select {
-	case <-d.done:
-		return d.conn, true, d.err
-	case <-ctx.Done():
-		return nil, true, context.Cause(ctx)
-	}
-}
-
-// dialPeer dials for all who wait. No caller's context ends it: the next caller
-// gains from it too. DialTimeout bounds it, and Close ends it.
-func (e *Endpoint) dialPeer(p *peer, d *dialing) {
-	addr, ok := e.cfg.Resolve(p.node)
-	if !ok {
-		p.dialed(d, nil, fmt.Errorf("%w: its address is not known", ErrUnreachable))
-		return
-	}
-	conn, err := e.dialQUIC(context.Background(), addr, e.id.dialling(alpnRead, p.node))
-	p.dialed(d, conn, err)
-}
-
-// dialed gives an attempt's outcome to all who wait.
-func (p *peer) dialed(d *dialing, conn *quic.Conn, err error) {
-	p.mu.Lock()
-	p.dialing = nil
-	if err == nil && p.dead != nil {
-		_ = conn.CloseWithError(codeDone, "not needed any more")
-		conn, err = nil, p.dead
-	}
-	p.conn, d.conn, d.err = conn, conn, err
-	p.mu.Unlock()
-	close(d.done)
-}
-
 // PeerState is what an endpoint knows of a node that it calls.
 type PeerState struct {
 	Node      string
 	Remote    string // host:port; empty: not connected
-	Refused   bool   // the circuit breaker refuses calls now
-	CallsOpen int
+	Refused   bool   // the circuit breaker refuses reads now
+	CallsOpen int    // reads and calls under way
 }
 
 // Peers returns the nodes that were called since they became members, in no
@@ -140,13 +76,9 @@ func (e *Endpoint) Peers() []PeerState {
 	defer e.mu.Unlock()
 	all := make([]PeerState, 0, len(e.peers))
 	for node, p := range e.peers {
-		s := PeerState{Node: node, Refused: p.breaker.open(), CallsOpen: len(p.calls)}
-		p.mu.Lock()
-		if p.conn != nil && p.conn.Context().Err() == nil {
-			s.Remote = p.conn.RemoteAddr().String()
-		}
-		p.mu.Unlock()
-		all = append(all, s)
+		all = append(all, PeerState{
+			Node: node, Refused: p.breaker.open(), CallsOpen: len(p.reads) + len(p.calls), Remote: or(p.read.remote(), p.call.remote()),
+		})
 	}
 	return all
 }
@@ -217,14 +149,14 @@ func judge(ctx context.Context, err error) outcome {
 // turned out dead. Requests only read, so repeating one is harmless.
 func (e *Endpoint) attempts(ctx, head context.Context, p *peer, q *Request) (*Answer, error) {
 	select {
-	case p.calls <- struct{}{}:
+	case p.reads <- struct{}{}:
 	case <-head.Done():
 		return nil, late(head)
 	}
-	release := sync.OnceFunc(func() { <-p.calls })
+	release := sync.OnceFunc(func() { <-p.reads })
 	var dead *quic.Conn
 	for {
-		conn, fresh, err := e.connect(head, p, dead)
+		conn, fresh, err := e.connect(head, &p.read, dead)
 		if err != nil {
 			release()
 			return nil, late(head, err)
@@ -358,6 +290,12 @@ func (e *Endpoint) exchange(ctx, head context.Context, s *quic.Stream, q *Reques
 		e.bufs.Put(buf)
 		return nil, err
 	}
+	return e.receive(ctx, s, buf, int64(e.cfg.Payload))
+}
+
+// receive reads the head of an answer, whose payload may be limit bytes long.
+// buf goes back to the pool, now or with the body.
+func (e *Endpoint) receive(ctx context.Context, s *quic.Stream, buf *[]byte, limit int64) (*exchanged, error) {
 	_, msg, err := readFrame(s, buf, frameResponse)
 	var h *answerHead
 	if err == nil {
@@ -374,8 +312,8 @@ func (e *Endpoint) exchange(ctx, head context.Context, s *quic.Stream, q *Reques
 	switch {
 	case h.status != StatusOK:
 		x.err = &RemoteError{Status: h.status, Code: h.code, Detail: h.detail, Applied: h.Applied, RetryAfter: h.retryAfter}
-	case h.payload > int64(e.cfg.Payload):
-		err = fmt.Errorf("%w: a payload of %d bytes, %d are taken", ErrTooLarge, h.payload, e.cfg.Payload)
+	case h.payload > limit:
+		err = fmt.Errorf("%w: a payload of %d bytes, %d are taken", ErrTooLarge, h.payload, limit)
 	case h.hasPayload:
 		x.Payload = h.payload
 		x.body = &body{e: e, s: s, ctx: ctx, buf: buf, left: h.payload, want: h.payload}
@@ -498,13 +436,16 @@ func (b *body) Close() error {
 	return nil
 }
 
+// trusted is how much memory a length is given before its bytes have come.
+const trusted = 1 << 20
+
 // payload returns a body's bytes, all checked.
 func payload(a *Answer) ([]byte, error) {
 	if a.Body == nil {
 		return nil, nil
 	}
 	var all bytes.Buffer
-	all.Grow(int(a.Payload))
+	all.Grow(int(min(a.Payload, trusted)))
 	_, err := a.Body.(io.WriterTo).WriteTo(&all)
 	return all.Bytes(), errors.Join(err, a.Body.Close())
 }

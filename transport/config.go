@@ -25,21 +25,22 @@ type Config struct {
 	Resolve func(node string) (addr string, ok bool)
 
 	Reader  Reader       // nil: no read plane
+	Handler Handler      // nil: no call plane
 	Issuer  Issuer       // nil: no join plane
 	Network *Network     // nil: the machine's
 	Logger  *slog.Logger // nil: slog.Default
 
 	DialTimeout  time.Duration // of one connection, handshake included; default 2 s
-	CallTimeout  time.Duration // until the head of an answer, where the context allows more; default 5 s
+	CallTimeout  time.Duration // until the head of a read's answer, where the context allows more, and of calls without a deadline; default 5 s
 	StallTimeout time.Duration // without a byte moving; default 5 s
 	KeepAlive    time.Duration // default 1.5 s
 	IdleTimeout  time.Duration // a peer not heard of for so long is gone; default 6 s
 
-	MaxCalls    int // requests under way to one peer; further ones wait. Default 128
-	MaxRequests int // requests answered at once; further ones are busy. Default 1024
+	MaxCalls    int // reads, and as many calls, under way to one peer; further ones wait. Default 128
+	MaxRequests int // reads, and as many calls, answered at once; further ones are busy. Default 1024
 	Payload     int // longest payload Read takes, bytes; default 16 MiB
 
-	BreakerFailures int           // failures in a row after which a peer is left alone; default 3
+	BreakerFailures int           // failures in a row after which a peer is not read from; default 3
 	BreakerDelay    time.Duration // for so long; default 1 s
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"golang.org/x/sync/semaphore"
 )
 
 // Error codes of QUIC connections and of the byte that greets a Raft
@@ -34,8 +35,8 @@ const (
 // connection's window as well, so that window is the sum of all streams': a
 // slow reader holds up nobody else. Windows are permissions, not buffers.
 const (
-	callWindow    = 512 << 10 // of an answer on its way to the caller
-	requestWindow = 64 << 10  // of a request on its way to the server
+	answerWindow  = 512 << 10 // of an answer on its way to the caller
+	requestWindow = 512 << 10 // of a request on its way to the server; calls may be long
 )
 
 // wantReceiveBuffer is what quic-go asks for, bytes.
@@ -52,12 +53,14 @@ type Endpoint struct {
 	quic *quic.Transport
 	raft *RaftLayer
 
-	ready  chan struct{} // closed when calls may be made
-	closed chan struct{} // closed when no more may be made
-	stop   sync.Once     // closes closed
-	slots  chan struct{} // one token a request that is answered
-	joins  chan struct{} // one token a join that is answered
-	bufs   sync.Pool     // *[]byte of a request's or answer's frames
+	ready      chan struct{}       // closed when calls may be made
+	closed     chan struct{}       // closed when no more may be made
+	stop       sync.Once           // closes closed
+	slots      chan struct{}       // one token a read that is answered
+	callSlots  chan struct{}       // one token a call that is answered
+	callMemory *semaphore.Weighted // bytes of calls' bodies
+	joins      chan struct{}       // one token a join that is answered
+	bufs       sync.Pool           // *[]byte of a request's or answer's frames
 
 	tasks sync.WaitGroup // everything that Run waits for
 
@@ -80,13 +83,15 @@ func New(cfg Config) (*Endpoint, error) {
 	reset := quic.StatelessResetKey(cfg.Identity.state.Load().reset)
 	e := &Endpoint{
 		cfg: cfg, id: cfg.Identity, log: cfg.Logger, udp: udp, tcp: tcp,
-		quic:    &quic.Transport{Conn: udp, StatelessResetKey: &reset, ConnectionIDLength: 8},
-		ready:   make(chan struct{}),
-		closed:  make(chan struct{}),
-		slots:   make(chan struct{}, cfg.MaxRequests),
-		joins:   make(chan struct{}, maxJoins),
-		peers:   map[string]*peer{},
-		inbound: map[*quic.Conn]string{},
+		quic:       &quic.Transport{Conn: udp, StatelessResetKey: &reset, ConnectionIDLength: 8},
+		ready:      make(chan struct{}),
+		closed:     make(chan struct{}),
+		slots:      make(chan struct{}, cfg.MaxRequests),
+		callSlots:  make(chan struct{}, cfg.MaxRequests),
+		callMemory: semaphore.NewWeighted(callMemory),
+		joins:      make(chan struct{}, maxJoins),
+		peers:      map[string]*peer{},
+		inbound:    map[*quic.Conn]string{},
 	}
 	e.bufs.New = func() any { b := make([]byte, 0, 4<<10); return &b }
 	e.raft = newRaftLayer(e)
@@ -141,9 +146,7 @@ func (e *Endpoint) Close() error {
 			conns = append(conns, c)
 		}
 		for _, p := range e.peers {
-			if c := p.drop(ErrClosed); c != nil {
-				conns = append(conns, c)
-			}
+			conns = append(conns, p.drop(ErrClosed)...)
 		}
 		e.mu.Unlock()
 		for _, c := range conns {
@@ -187,9 +190,7 @@ func (e *Endpoint) Recheck() {
 	for node, p := range e.peers {
 		if !e.cfg.Allowed(node) {
 			delete(e.peers, node)
-			if c := p.drop(ErrNotMember); c != nil {
-				gone = append(gone, c)
-			}
+			gone = append(gone, p.drop(ErrNotMember)...)
 		}
 	}
 	e.mu.Unlock()
@@ -230,8 +231,8 @@ func (e *Endpoint) serverConfig() *quic.Config {
 func (e *Endpoint) clientConfig() *quic.Config {
 	c := e.quicConfig()
 	c.MaxIncomingStreams = -1
-	window := 2 * uint64(e.cfg.MaxCalls) * callWindow
-	c.InitialStreamReceiveWindow, c.MaxStreamReceiveWindow = callWindow, callWindow
+	window := 2 * uint64(e.cfg.MaxCalls) * answerWindow
+	c.InitialStreamReceiveWindow, c.MaxStreamReceiveWindow = answerWindow, answerWindow
 	c.InitialConnectionReceiveWindow, c.MaxConnectionReceiveWindow = window, window
 	return c
 }
@@ -281,18 +282,26 @@ func (e *Endpoint) serveConn(ctx context.Context, conn *quic.Conn) {
 		}
 		e.serveJoins(ctx, conn, &state)
 	case alpnRead:
-		node, err := nodeOf(state.PeerCertificates[0], e.id.Cluster())
-		switch {
-		case err != nil:
-			_ = conn.CloseWithError(codeProtocol, err.Error())
-		case !e.cfg.Allowed(node):
-			e.log.Warn("a connection was refused", "node", node, "remote", conn.RemoteAddr().String(), "plane", alpnRead, "error", ErrNotMember)
-			_ = conn.CloseWithError(codeNotMember, "not a member of the cluster")
-		case e.cfg.Reader == nil:
-			_ = conn.CloseWithError(codeNotServed, "this node serves no reads")
-		default:
-			e.serveReads(ctx, conn, node)
-		}
+		e.serveNode(ctx, conn, &state, e.cfg.Reader != nil, e.serveRead)
+	case alpnCall:
+		e.serveNode(ctx, conn, &state, e.cfg.Handler != nil, e.serveCall)
+	}
+}
+
+// serveNode serves a connection whose certificate was checked, if it is a
+// member's and the plane is served.
+func (e *Endpoint) serveNode(ctx context.Context, conn *quic.Conn, state *tls.ConnectionState, served bool, serve func(context.Context, *quic.Stream, string)) {
+	node, err := nodeOf(state.PeerCertificates[0], e.id.Cluster())
+	switch {
+	case err != nil:
+		_ = conn.CloseWithError(codeProtocol, err.Error())
+	case !e.cfg.Allowed(node):
+		e.refused(conn.RemoteAddr(), state.NegotiatedProtocol, fmt.Errorf("node %s: %w", node, ErrNotMember))
+		_ = conn.CloseWithError(codeNotMember, "not a member of the cluster")
+	case !served:
+		_ = conn.CloseWithError(codeNotServed, "this node does not serve that")
+	default:
+		e.serveMember(ctx, conn, node, serve)
 	}
 }
 
@@ -335,7 +344,7 @@ func resolveUDP(ctx context.Context, addr string) (*net.UDPAddr, error) {
 }
 
 // dialQUIC opens a connection, within DialTimeout.
-func (e *Endpoint) dialQUIC(ctx context.Context, addr string, conf *tls.Config) (*quic.Conn, error) {
+func (e *Endpoint) dialQUIC(ctx context.Context, addr, alpn, node string) (*quic.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.DialTimeout)
 	defer cancel()
 	select {
@@ -349,7 +358,7 @@ func (e *Endpoint) dialQUIC(ctx context.Context, addr string, conf *tls.Config) 
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w: %w", addr, ErrUnreachable, err)
 	}
-	conn, err := e.quic.Dial(ctx, to, conf, e.clientConfig())
+	conn, err := e.quic.Dial(ctx, to, e.id.dialling(alpn, node), e.clientConfig())
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, connError(err))
 	}

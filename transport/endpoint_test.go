@@ -151,7 +151,7 @@ func TestHopLoopIsRefused(t *testing.T) {
 			t.Error("the third node was asked")
 		}
 		// A node that does not count is refused by the one it asks.
-		conn, _, err := a.connect(t.Context(), mustPeer(t, a, "c"), nil)
+		conn, _, err := a.connect(t.Context(), &mustPeer(t, a, "c").read, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -265,7 +265,7 @@ func TestRestartedPeer(t *testing.T) {
 		if _, _, err := a.ReadAll(t.Context(), "b", open("x")); err != nil {
 			t.Fatal(err)
 		}
-		old := mustPeer(t, a, "b").conn
+		old := mustPeer(t, a, "b").read.conn
 		w.hole(b.ip, true) // it dies without a goodbye
 		b.halt()
 		w.hole(b.ip, false)
@@ -451,7 +451,7 @@ func TestOversizeFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a, b := w.start("a", 1, nil), w.start("b", 2, nil)
-		conn, _, err := a.connect(t.Context(), mustPeer(t, a, "b"), nil)
+		conn, _, err := a.connect(t.Context(), &mustPeer(t, a, "b").read, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,11 +32,11 @@ const (
 	frameJoin      frameKind = 5
 	frameAdmission frameKind = 6
 	frameRenewal   frameKind = 7
+	frameCall      frameKind = 8
 )
 
 // chunkBytes is the longest chunk: large enough that its header and checksum
 // cost nothing, small enough that a buffer a stream is bearable.
-
 const chunkBytes = 64 << 10
 
 // bound is the longest body of a kind; 0: no such kind.
@@ -48,7 +48,7 @@ func (k frameKind) bound() int {
 		return 2 << 20
 	case frameChunk:
 		return chunkBytes
-	case frameTrailer:
+	case frameTrailer, frameCall:
 		return 4 << 10
 	case frameJoin, frameRenewal:
 		return 64 << 10

@@ -425,7 +425,7 @@ func ask(ctx context.Context, conn *quic.Conn, msg []byte) (*verdict, error) {
 func (e *Endpoint) Renew(ctx context.Context, node, addr string, csr []byte) (der []byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
 	defer cancel()
-	conn, err := e.dialQUIC(ctx, addr, e.id.dialling(alpnJoin, node))
+	conn, err := e.dialQUIC(ctx, addr, alpnJoin, node)
 	if err != nil {
 		return nil, err
 	}

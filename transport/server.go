@@ -38,8 +38,9 @@ type Reply struct {
 // requestPatience is how long a stream may take to send its request.
 const requestPatience = 5 * time.Second
 
-// serveReads serves a member's connection until it ends.
-func (e *Endpoint) serveReads(ctx context.Context, conn *quic.Conn, node string) {
+// serveMember serves a member's connection, each stream by a task of its own,
+// until it ends.
+func (e *Endpoint) serveMember(ctx context.Context, conn *quic.Conn, node string, serve func(context.Context, *quic.Stream, string)) {
 	if !e.note(conn, node) {
 		_ = conn.CloseWithError(codeNotMember, "not a member of the cluster")
 		return
@@ -55,15 +56,15 @@ func (e *Endpoint) serveReads(ctx context.Context, conn *quic.Conn, node string)
 			_ = conn.CloseWithError(codeNotMember, "removed from the cluster")
 			return
 		}
-		if !e.spawn(func() { e.serveStream(ctx, s, node) }) {
+		if !e.spawn(func() { serve(ctx, s, node) }) {
 			abandon(s)
 		}
 	}
 }
 
-// serveStream answers the request of one stream. The number of streams of a
+// serveRead answers the request of one stream. The number of streams of a
 // connection is bounded, so is that of these goroutines.
-func (e *Endpoint) serveStream(ctx context.Context, s *quic.Stream, node string) {
+func (e *Endpoint) serveRead(ctx context.Context, s *quic.Stream, node string) {
 	began := time.Now()
 	defer endRequest(s)
 	buf := e.bufs.Get().(*[]byte)
@@ -71,25 +72,15 @@ func (e *Endpoint) serveStream(ctx context.Context, s *quic.Stream, node string)
 	_ = s.SetReadDeadline(began.Add(requestPatience)) // a stream that takes none is broken: readFrame says so
 	_, msg, err := readFrame(s, buf, frameRequest)
 	if err != nil {
-		if errors.Is(err, ErrVersion) {
-			e.answerError(s, buf, node, fmt.Errorf("%w: %w", ErrUnsupported, err))
-			return
-		}
-		s.CancelRead(streamBadInput)
-		s.CancelWrite(streamBadInput)
+		e.unreadable(s, buf, node, err)
 		return
 	}
 	q, err := parseRequest(msg)
-	switch {
-	case errors.Is(err, ErrVersion):
-		err = fmt.Errorf("%w: %w", ErrUnsupported, err)
-	case err != nil && !errors.Is(err, ErrTooLate):
-		err = fmt.Errorf("%w: %w", ErrInvalid, err)
-	case err == nil && q.Hops > MaxHops:
+	if err == nil && q.Hops > MaxHops {
 		err = ErrHopLoop
 	}
 	if err != nil {
-		e.answerError(s, buf, node, err)
+		e.answerError(s, buf, node, notUnderstood(err))
 		return
 	}
 	select {
@@ -120,6 +111,28 @@ func (e *Endpoint) serveStream(ctx context.Context, s *quic.Stream, node string)
 	}
 }
 
+// unreadable ends a stream whose first frame could not be read.
+func (e *Endpoint) unreadable(s *quic.Stream, buf *[]byte, node string, err error) {
+	if errors.Is(err, ErrVersion) {
+		e.answerError(s, buf, node, fmt.Errorf("%w: %w", ErrUnsupported, err))
+		return
+	}
+	s.CancelRead(streamBadInput)
+	s.CancelWrite(streamBadInput)
+}
+
+// notUnderstood says what a message that was read, but not understood, is to its
+// sender.
+func notUnderstood(err error) error {
+	switch {
+	case errors.Is(err, ErrVersion):
+		return fmt.Errorf("%w: %w", ErrUnsupported, err)
+	case errors.Is(err, ErrTooLate), errors.Is(err, ErrHopLoop):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrInvalid, err)
+}
+
 // endRequest reads the end of the request, which has come by now as a rule; a
 // stream that goes on is stopped.
 func endRequest(s *quic.Stream) {
@@ -148,7 +161,7 @@ func (r *Reply) check() error {
 	return nil
 }
 
-// describe turns a Reader's error into what is sent; what it keeps to itself is
+// describe turns a Reader's or Handler's error into what is sent; what it keeps to itself is
 // logged.
 func (e *Endpoint) describe(node string, err error) *RemoteError {
 	var said *RemoteError
@@ -157,7 +170,7 @@ func (e *Endpoint) describe(node string, err error) *RemoteError {
 	}
 	status := statusOf(err)
 	if status == StatusInternal && !errors.Is(err, context.Canceled) {
-		e.log.Error("a read for another node went wrong", "node", node, "error", err)
+		e.log.Error("an answer to another node went wrong", "node", node, "error", err)
 		return &RemoteError{Status: status}
 	}
 	return &RemoteError{Status: status, Detail: err.Error()}

@@ -12,6 +12,7 @@ import (
 // ALPN names of the planes.
 const (
 	alpnRead = "desnode-read/1"
+	alpnCall = "desnode-call/1"
 	alpnJoin = "desnode-join/1"
 	alpnRaft = "desnode-raft/1"
 )
@@ -81,12 +82,14 @@ func (i *Identity) admitting(remote net.Addr, refused refusal) *tls.Config {
 // planes returns the configuration of a QUIC listener.
 func (i *Identity) planes(refused refusal) *tls.Config {
 	c := i.base(alpnRead)
-	c.NextProtos = []string{alpnRead, alpnJoin}
+	c.NextProtos = []string{alpnRead, alpnCall, alpnJoin}
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		remote := hello.Conn.RemoteAddr()
 		switch {
 		case slices.Contains(hello.SupportedProtos, alpnRead):
 			return i.accepting(alpnRead, remote, refused), nil
+		case slices.Contains(hello.SupportedProtos, alpnCall):
+			return i.accepting(alpnCall, remote, refused), nil
 		case slices.Contains(hello.SupportedProtos, alpnJoin):
 			return i.admitting(remote, refused), nil
 		}
