@@ -1,11 +1,12 @@
 // Package transport is what nodes say to one another and how they know whom
 // they talk to: the cluster's certificate authority and a node's identity, one
-// QUIC endpoint with the planes join and read, and at the same port number TCP
-// with mutual TLS for Raft.
+// QUIC endpoint with the planes join, read and call, and at the same port number
+// TCP with mutual TLS for Raft.
 //
 // It knows bytes, keys and connections. It is not for deciding who is a member
 // (Config.Allowed), where members are (Config.Resolve), what a name's record is
-// (Reader) or whether a join token is good (Issuer): all four are handed in.
+// (Reader), what a call means (Handler) or whether a join token is good (Issuer):
+// all five are handed in.
 //
 // # Who is who
 //
@@ -18,6 +19,7 @@
 // # Planes
 //
 //	desnode-read/1  QUIC; one stream is one request with its answer
+//	desnode-call/1  QUIC; the same, on a connection of its own
 //	desnode-join/1  QUIC; the same, for joining and for renewing a certificate
 //	desnode-raft/1  TLS on TCP; after the handshake the node that was dialled
 //	                sends one byte, 0 for welcome or the QUIC error code of its
@@ -34,13 +36,13 @@
 //
 //	 0  4  length of the body, bounded by the kind
 //	 4  1  version, 1
-//	 5  1  kind: 1 request, 2 response, 3 chunk, 4 trailer, 5 join, 6 admission, 7 renewal
+//	 5  1  kind: 1 request, 2 response, 3 chunk, 4 trailer, 5 join, 6 admission, 7 renewal, 8 call
 //	 6  2  zero
 //	 8  4  CRC32C of bytes 0 to 8 and the body
 //	12  …  body
 //
 // Longest bodies: request 16 KiB, response 2 MiB, chunk 64 KiB, trailer 4 KiB,
-// join 64 KiB, admission 1 MiB, renewal 64 KiB. A receiver holds the length
+// join 64 KiB, admission 1 MiB, renewal 64 KiB, call 4 KiB. A receiver holds the length
 // against the bound before it allocates anything. The body of a chunk is
 // payload; all others are fields of rising type:
 //
@@ -109,6 +111,15 @@
 // Each side closes its half of the stream after its last frame. A caller that
 // loses interest stops reading (STOP_SENDING) and resets its half; the server's
 // context ends with it.
+//
+// On the call plane a stream carries a call and its body in chunks, none of them
+// empty, then a response as above, without the fields 16 to 33; field 34 is left
+// out or goes on with chunks and a trailer. Body and payload are at most 80 MiB.
+// Call:
+//
+//	1  ≤ 32      method, of a-z and -. Required
+//	2  u64       time left for the answer, microseconds. Required
+//	3  u64       length of the body, bytes; missing: none
 //
 // On the join plane a stream carries a join or a renewal, and one admission.
 // Join:

@@ -63,6 +63,8 @@ func vectors() []vector {
 		{"admission", frameAdmission, &verdict{status: admitOK, Admission: Admission{
 			Cluster: "c1", Certificate: []byte("cert"), CA: []byte("ca"), Secret: sum, GossipKeys: [][]byte{{1, 2}, {3}}, Settings: []byte("{}"),
 		}}},
+		{"call", frameCall, &callHead{method: "meta", timeout: 250 * time.Millisecond, length: 80 << 20}},
+		{"call-empty", frameCall, &callHead{method: "hello-world", timeout: time.Second}},
 		{"admission-refused", frameAdmission, &verdict{status: admitExpired, detail: "since yesterday"}},
 	}
 }
@@ -79,6 +81,8 @@ func encode(msg any, kind frameKind) ([]byte, error) {
 		return appendJoin(nil, m)
 	case *verdict:
 		return appendAdmission(nil, m)
+	case *callHead:
+		return appendCall(nil, m)
 	case []byte:
 		if kind == frameRenewal {
 			return appendRenewal(nil, m)
@@ -102,12 +106,14 @@ func decode(kind frameKind, body []byte) (any, error) {
 		return parseAdmission(body)
 	case frameRenewal:
 		return parseRenewal(body)
+	case frameCall:
+		return parseCall(body)
 	}
 	return bytes.Clone(body), nil
 }
 
 func allKinds() []frameKind {
-	return []frameKind{frameRequest, frameResponse, frameChunk, frameTrailer, frameJoin, frameAdmission, frameRenewal}
+	return []frameKind{frameRequest, frameResponse, frameChunk, frameTrailer, frameJoin, frameAdmission, frameRenewal, frameCall}
 }
 
 func decodeFrame(b []byte) (frameKind, any, error) {
@@ -123,7 +129,12 @@ func decodeFrame(b []byte) (frameKind, any, error) {
 
 func golden(t testing.TB, name string) []byte {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", "frames", name+".hex"))
+	return goldenHex(t, "frames", name)
+}
+
+func goldenHex(t testing.TB, dir, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", dir, name+".hex"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +294,7 @@ func FuzzMessage(f *testing.F) {
 }
 
 func TestSeedCorpora(t *testing.T) {
-	for _, target := range []string{"FuzzFrame", "FuzzMessage", "FuzzToken"} {
+	for _, target := range []string{"FuzzFrame", "FuzzMessage", "FuzzToken", "FuzzSealed"} {
 		files, err := filepath.Glob(filepath.Join("testdata", "fuzz", target, "*"))
 		if err != nil || len(files) == 0 {
 			t.Errorf("%s has no seed corpus: %v", target, err)
