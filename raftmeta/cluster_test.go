@@ -1,6 +1,7 @@
 package raftmeta
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
@@ -122,6 +123,7 @@ type cluster struct {
 func startCluster(t *testing.T, n int) *cluster {
 	t.Helper()
 	c := &cluster{t: t, wires: newWires()}
+	t.Cleanup(func() { time.Sleep(time.Minute) }) // virtual: raft leaves a call alone that nobody answers any more
 	c.grow(n)
 	return c
 }
@@ -216,4 +218,29 @@ func (c *cluster) leaderAmong(nodes ...*node) *node {
 	}
 	c.t.Fatal("no leader")
 	return nil
+}
+
+// converge waits until all nodes show the same index and compares their states.
+func (c *cluster) converge() {
+	c.t.Helper()
+	for range 6000 {
+		views := make([]*View, len(c.nodes))
+		same := true
+		for i, n := range c.nodes {
+			views[i] = n.View()
+			same = same && views[i].applied == views[0].applied
+		}
+		if !same {
+			time.Sleep(10 * time.Millisecond) // virtual
+			continue
+		}
+		want := snapshotBytes(c.t, &views[0].state)
+		for i, v := range views {
+			if got := snapshotBytes(c.t, &v.state); !bytes.Equal(got, want) {
+				c.t.Errorf("%s has\n%s\nnot\n%s", c.nodes[i].cfg.Node, got, want)
+			}
+		}
+		return
+	}
+	c.t.Fatal("the nodes do not converge")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -141,27 +142,16 @@ func (m *Meta) askTerms(ctx context.Context, term uint64) error {
 	if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != term {
 		return errMoved
 	}
-	var others []NodeID
-	voters, same := 0, 0
-	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
-		switch {
-		case s.Suffrage != raft.Voter:
-		case s.ID == raft.ServerID(m.cfg.Node):
-			voters++
-			same++
-		default:
-			voters++
-			others = append(others, NodeID(s.ID))
-		}
-	}
-	need := voters/2 + 1
-	if same >= need {
+	all := voters(m.raft)
+	others := slices.DeleteFunc(slices.Clone(all), func(id NodeID) bool { return id == m.cfg.Node })
+	need := len(all)/2 + 1 - (len(all) - len(others))
+	if need <= 0 {
 		return nil
 	}
 	if m.cfg.Peers == nil {
 		return fmt.Errorf("%d other voters and no way to ask them: %w", len(others), ErrInvalid)
 	}
-	return m.askOthers(ctx, others, need-same, term)
+	return m.askOthers(ctx, others, need, term)
 }
 
 // askOthers returns nil as soon as need of the nodes are in that term.

@@ -234,14 +234,7 @@ func TestClusterConverges(t *testing.T) {
 			wg.Go(func() { lead.addPack(r, packID(uint64(i))) })
 		}
 		wg.Wait()
-		index := lead.View().Applied()
-		want := snapshotBytes(t, &lead.View().state)
-		for _, n := range c.nodes {
-			v := n.waitFor(func(v *View) bool { return v.Applied() >= index })
-			if got := snapshotBytes(t, &v.state); string(got) != string(want) {
-				t.Errorf("%s has\n%s\nnot\n%s", n.cfg.Node, got, want)
-			}
-		}
+		c.converge()
 	})
 }
 
@@ -319,10 +312,7 @@ func TestDeposedLeaderRejoins(t *testing.T) {
 		}
 		for range 2 { // the second time it reads the log that was cut the first time
 			c.reopen(0)
-			v := old.waitFor(func(v *View) bool { return v.Applied() >= next.View().Applied() })
-			if got, want := snapshotBytes(t, &v.state), snapshotBytes(t, &next.View().state); string(got) != string(want) {
-				t.Errorf("rejoined with\n%s\nnot\n%s", got, want)
-			}
+			c.converge()
 		}
 		if v, _, _ := old.View().Setting("k"); string(v) != "kept" {
 			t.Errorf("the setting is %q", v)

@@ -130,12 +130,21 @@ func (m *Meta) Close() error {
 	return m.err
 }
 
-// shutdownGrace is how long commands under way may still take when Run ends.
-const shutdownGrace = 5 * time.Second
+const (
+	// shutdownGrace is how long commands under way may still take when Run ends.
+	shutdownGrace = 5 * time.Second
+	// handOverGrace is how long handing over leadership may take then.
+	handOverGrace = 3 * time.Second
+)
 
 func (m *Meta) run(ctx context.Context) error {
 	notify := make(chan bool, 16)
-	r, err := m.startRaft(notify)
+	transport := m.cfg.Transport
+	if transport == nil {
+		_, transport = raft.NewInmemTransport(raft.ServerAddress(m.cfg.Node))
+	}
+	relay := newRelay(transport)
+	r, err := m.startRaft(notify, relay.transport())
 	if err != nil {
 		close(m.guard.stop)
 		return err
@@ -143,8 +152,13 @@ func (m *Meta) run(ctx context.Context) error {
 	m.raft = r
 	close(m.started)
 
-	var group sync.WaitGroup
-	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var group, under sync.WaitGroup
+	raftCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRelay()
+	known := voters(r)
+	under.Go(func() { relay.run(raftCtx, len(known) == 1 && known[0] == m.cfg.Node) })
+	inner, stop := context.WithCancel(raftCtx)
+	defer stop()
 	group.Go(func() { m.followLeadership(inner, notify) })
 	group.Go(func() { m.observeLeaders(inner) })
 	if m.cfg.Peers != nil {
@@ -157,15 +171,36 @@ func (m *Meta) run(ctx context.Context) error {
 	case err = <-m.fatal:
 	}
 	m.pending.drain(shutdownGrace)
+	m.handOver()
 	stop()
 	group.Wait()
 	close(m.guard.stop)
-	return errors.Join(err, r.Shutdown().Error())
+	err = errors.Join(err, r.Shutdown().Error())
+	stopRelay()
+	under.Wait()
+	return err
+}
+
+// handOver gives leadership to another voter, so that the others need not find
+// out by missing this node.
+func (m *Meta) handOver() {
+	if m.raft.State() != raft.Leader || len(voters(m.raft)) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handOverGrace)
+	defer cancel()
+	_ = m.raft.LeadershipTransfer() // whether it works shows by itself
+	for m.raft.State() == raft.Leader {
+		if !pause(ctx, retryPause) {
+			m.log.Info("leadership was not handed over in time")
+			return
+		}
+	}
 }
 
 // startRaft starts raft, forming a cluster of one when the dir is empty. It
 // does so in a goroutine of its own, because the guard may end it.
-func (m *Meta) startRaft(notify chan<- bool) (r *raft.Raft, err error) {
+func (m *Meta) startRaft(notify chan<- bool, transport raft.Transport) (r *raft.Raft, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -174,7 +209,7 @@ func (m *Meta) startRaft(notify chan<- bool) (r *raft.Raft, err error) {
 				err = fmt.Errorf("start raft: %w: %v", ErrStorage, p)
 			}
 		}()
-		r, err = m.newRaft(notify)
+		r, err = m.newRaft(notify, transport)
 	}()
 	<-done
 	if r == nil && err == nil {
@@ -183,7 +218,7 @@ func (m *Meta) startRaft(notify chan<- bool) (r *raft.Raft, err error) {
 	return r, err
 }
 
-func (m *Meta) newRaft(notify chan<- bool) (*raft.Raft, error) {
+func (m *Meta) newRaft(notify chan<- bool, transport raft.Transport) (*raft.Raft, error) {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(m.cfg.Node)
 	c.Logger = m.raftLog
@@ -194,10 +229,6 @@ func (m *Meta) newRaft(notify chan<- bool) (*raft.Raft, error) {
 	c.ElectionTimeout = m.cfg.election()
 	c.LeaderLeaseTimeout = m.cfg.election() / 2
 
-	transport := m.cfg.Transport
-	if transport == nil {
-		_, transport = raft.NewInmemTransport(raft.ServerAddress(m.cfg.Node))
-	}
 	existing, err := raft.HasExistingState(m.guard, m.guard, m.storage.snaps)
 	if err != nil {
 		return nil, fmt.Errorf("start raft: %w: %w", ErrStorage, err)

@@ -300,11 +300,13 @@ func TestConfirmationsShareOneQuestion(t *testing.T) {
 		if counts[1] != 1 || counts[2] != 100 || counts[3] != 50 || asked.Load() != 3 {
 			t.Errorf("served by question: %v", counts)
 		}
-		gone, stop := context.WithCancel(t.Context())
-		stop()
 		cancel()
 		synctest.Wait()
-		_, err := c.join(gone)
+		_, err := c.join(t.Context()) // nobody asks any more
+		wantErr(t, err, errMoved)
+		gone, stop := context.WithCancel(t.Context())
+		stop()
+		_, err = newConfirmer().join(gone)
 		wantErr(t, err, context.Canceled)
 	})
 }
