@@ -22,6 +22,9 @@ type (
 		Packs   struct {
 			Count, Records, Dead, Damaged, Unacknowledged int64
 		} `json:"packs"`
+		Uploads []struct {
+			Token string `json:"token"`
+		} `json:"uploads"`
 		Sources []struct {
 			Error  string `json:"error"`
 			States map[string]struct {
@@ -117,9 +120,14 @@ func (n *node) get(ctx context.Context, path string, out any) error {
 // cut shortens what is shown.
 func cut(b []byte) []byte { return bytes.TrimSpace(b[:min(len(b), 1000)]) }
 
-// cli runs a client command against the node and returns its output.
+// cli runs a client command against the node and returns its output. Before
+// its first life the command must not need one.
 func (n *node) cli(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := n.command(append([]string{"--addr", n.base}, args...)...)
+	words := args
+	if n.base != "" {
+		words = append([]string{"--addr", n.base}, args...)
+	}
+	cmd := n.command(words...)
 	cmd.SysProcAttr = dieWithParent()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -20,6 +20,7 @@ const (
 // founder's configuration names: a join delivers them.
 type cluster struct {
 	t     *trial
+	dir   string
 	src   string // the originals, a root of the source
 	store string // the object store's folder
 	db    string // the source's database
@@ -29,17 +30,27 @@ type cluster struct {
 
 	common string // lines of every node's configuration
 	own    string // lines of the founder's only
+
+	// servers are what the cluster uses in place of the folder and the file;
+	// nil: those.
+	servers *servers
 }
 
-// newCluster makes the folders. common is YAML for every node, such as the
-// archive's settings.
-func newCluster(t *trial, common string) (*cluster, error) {
+// newCluster makes the folders of a cluster in the trial's. common is YAML for
+// every node, such as the archive's settings.
+func newCluster(t *trial, name, common string) (*cluster, error) {
+	dir := filepath.Join(t.dir, name)
 	c := &cluster{
-		t: t, common: common,
-		src: filepath.Join(t.dir, "src"), store: filepath.Join(t.dir, "store"), db: filepath.Join(t.dir, "files.db"),
+		t: t, dir: dir, common: common,
+		src: filepath.Join(dir, "src"), store: filepath.Join(dir, "store"), db: filepath.Join(dir, "files.db"),
 	}
 	c.own = fmt.Sprintf("store: {url: %q}\nsources: {files: {url: %q, roots: [%q]}}\n", "file://"+c.store, "sqlite://"+c.db, c.src)
-	return c, errors.Join(os.Mkdir(c.src, 0o700), os.Mkdir(c.store, 0o700))
+	for _, d := range []string{dir, c.src, c.store} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // add makes a node without starting it.
@@ -48,7 +59,7 @@ func (c *cluster) add() (*node, error) {
 	if i := len(c.nodes); i < len(c.hosts) {
 		h = c.hosts[i]
 	}
-	n, err := newNode(c.t, fmt.Sprintf("n%d", len(c.nodes)+1), h)
+	n, err := newNode(c.t.bin, c.dir, fmt.Sprintf("n%d", len(c.nodes)+1), h)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +69,7 @@ func (c *cluster) add() (*node, error) {
 	}
 	n.env = c.env
 	c.nodes = append(c.nodes, n)
-	return n, os.WriteFile(filepath.Join(n.dir, "desnode.yaml"), []byte(config), 0o600)
+	return n, os.WriteFile(n.config(), []byte(config), 0o600)
 }
 
 // grow brings the cluster to count nodes, founding it when there is none, and

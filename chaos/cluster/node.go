@@ -44,8 +44,8 @@ type node struct {
 	result error         // of Wait, once ended is closed
 }
 
-func newNode(t *trial, name string, h *host) (*node, error) {
-	n := &node{name: name, bin: t.bin, dir: filepath.Join(t.dir, name), host: h}
+func newNode(bin, dir, name string, h *host) (*node, error) {
+	n := &node{name: name, bin: bin, dir: filepath.Join(dir, name), host: h}
 	n.client = &http.Client{Transport: &http.Transport{
 		DialContext:         n.dial,
 		MaxIdleConnsPerHost: 256,
@@ -61,6 +61,9 @@ func (n *node) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	}
 	return new(net.Dialer).DialContext(ctx, network, addr)
 }
+
+// config returns the file of the node's configuration.
+func (n *node) config() string { return filepath.Join(n.dir, "desnode.yaml") }
 
 // log returns the file that this life logs to.
 func (n *node) log() string { return filepath.Join(n.dir, fmt.Sprintf("life-%d.log", n.lives)) }
@@ -89,7 +92,7 @@ func environ() (rest []string) {
 // start begins a life: `desnode start`, or `desnode join …`, on any free ports.
 // It returns at once.
 func (n *node) start(verb ...string) error {
-	args := append(verb, "--config", filepath.Join(n.dir, "desnode.yaml"), "--data-dir", filepath.Join(n.dir, "data"))
+	args := append(verb, "--config", n.config(), "--data-dir", filepath.Join(n.dir, "data"))
 	if n.host == nil {
 		args = append(args, "--http", "127.0.0.1:0", "--cluster", "127.0.0.1:0", "--gossip", "127.0.0.1:0")
 	} else {

@@ -23,7 +23,15 @@ type scenario struct {
 // scenarios lists all, those that break something first.
 func scenarios() []scenario {
 	return []scenario{
-		{"load", "one of three nodes is killed under load, another frozen: nobody else notices", 5 * time.Minute, runLoad},
+		{"load", "one of three nodes is killed under load, another frozen: nobody else notices", 6 * time.Minute, runLoad},
+		{"quorum", "two of three nodes are killed: the last one serves, and judges nothing missing", 6 * time.Minute, runQuorum},
+		{"fence", "a node is frozen past its packing lease and goes on: it commits nothing", 15 * time.Minute, runFence},
+		{"restart", "all nodes end and start on other ports: they find one another", 8 * time.Minute, runRestart},
+		{"partition", "a node is cut off for longer than gossip remembers, another removed meanwhile", 12 * time.Minute, runPartition},
+		{"founder", "the node that formed the cluster dies for good and is removed", 8 * time.Minute, runFounder},
+		{"servers", "over Postgres and S3 a node is killed while it packs: the others finish its work", 10 * time.Minute, runServers},
+		{"pack", "the same files are archived with one node and with three", 15 * time.Minute, runPack},
+		{"hop", "files are read through their owner and through another node", 10 * time.Minute, runHop},
 	}
 }
 

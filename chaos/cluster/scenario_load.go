@@ -39,7 +39,7 @@ const p99Bar = time.Second
 // way, and later freezes another: the last one stands without a quorum.
 func runLoad(ctx context.Context, t *trial) error {
 	plan := t.loadPlan()
-	c, err := newCluster(t, smallPacks)
+	c, err := newCluster(t, "cluster", smallPacks)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+const removedReturned = "times a removed node was taken for alive"
+
+// runFounder kills the node that formed the cluster for good. The others admit
+// a new one, archive, remove the founder, and refuse it when it returns.
+func runFounder(ctx context.Context, t *trial) error {
+	count, watch := 1000, 30*time.Second
+	if t.short {
+		count, watch = 200, 5*time.Second
+	}
+	c, err := newCluster(t, "cluster", smallPacks)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if err := c.grow(ctx, 3); err != nil {
+		return err
+	}
+	files := newFiles(t.seed, "first", count, small)
+	if err := errors.Join(c.fill(ctx, c.nodes[0], files), c.caughtUp(ctx, c.nodes[0], c.nodes...)); err != nil {
+		return err
+	}
+	founder, second := c.nodes[0], c.nodes[1]
+	if err := founder.kill(); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := await(ctx, "the others have a leader", time.Minute, func(ctx context.Context) error {
+		l, err := second.members(ctx)
+		if err == nil && (l.Leader == "" || l.Leader == founder.id || !l.Quorum) {
+			err = errors.New("none yet")
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	t.rep.figure("from the founder's death to another leader, as another node sees it", "%.1fs", time.Since(began).Seconds())
+	fourth, err := c.join(ctx, second)
+	if err != nil {
+		return err
+	}
+	rest := c.others(founder)
+	if err := c.settled(ctx, settleWithin, rest...); err != nil {
+		return err
+	}
+	t.rep.hold(true, "a node joins after the founder's death", "it does", "%s by a token of %s", fourth.name, second.name)
+	more := newFiles(t.seed, "second", count/2, small)
+	if err := c.fill(ctx, fourth, more); err != nil {
+		return err
+	}
+	if _, err := second.cli(ctx, "members", "remove", founder.id); err != nil {
+		return err
+	}
+	if err := t.returns(ctx, founder, rest, watch); err != nil {
+		return err
+	}
+	if err := c.caughtUp(ctx, fourth, rest...); err != nil {
+		return err
+	}
+	return c.whole(ctx, append(files, more...), rest...)
+}
+
+// returns starts a node that was removed and watches what the others make of
+// it.
+func (t *trial) returns(ctx context.Context, removed *node, rest []*node, watch time.Duration) error {
+	t.rep.never(removedReturned)
+	if err := removed.start("start"); err != nil {
+		return err
+	}
+	for end := time.Now().Add(watch); time.Now().Before(end); {
+		for _, n := range rest {
+			l, err := n.members(ctx)
+			if err != nil {
+				return err
+			}
+			for _, m := range l.Members {
+				if m.Node == removed.id && m.Alive {
+					t.rep.wrongly(removedReturned, "%s lists it: %+v", n.name, m)
+				}
+			}
+			if !slices.Contains(l.Removed, removed.id) {
+				t.rep.wrongly(removedReturned, "%s does not list it as removed", n.name)
+			}
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	said := false
+	err := removed.scanLog(func(_ logLine, raw []byte) {
+		said = said || strings.Contains(string(raw), "removed from the cluster")
+	})
+	end := "it runs on, alone"
+	if !removed.running() {
+		end = "it ended"
+	}
+	t.rep.hold(said, "the removed node's log says why it is refused", "it does", "%t; %s", said, end)
+	return err
+}

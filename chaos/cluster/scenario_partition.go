@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// deleting has originals deleted as soon as that is safe.
+const deleting = "archive: {min_age: 0s, pack_size: 4MiB, max_wait: 1s, delete_source: true, delete_grace: 0s}\n"
+
+// What must not happen while a node is cut off.
+const (
+	cutReads     = "failed reads of archived files at the node that is cut off"
+	cutMissing   = "404 or 410 by the node that is cut off"
+	earlyDeleted = "originals deleted before the node that is cut off knew the pack"
+)
+
+// healBar is how long nodes may take to see one another again.
+const healBar = time.Minute
+
+// partition is the scenario's cluster: three hosts, each with a node.
+type partition struct {
+	*cluster
+	early []*file // archived and deleted before
+	lost  int     // names that nobody has, asked for so far
+}
+
+// runPartition cuts the leader off for longer than gossip remembers, lets the
+// others archive meanwhile, and heals. Then it cuts another node off, which
+// the others remove, so that they delete originals it has never heard of.
+func runPartition(ctx context.Context, t *trial) (err error) {
+	count, length := 600, 75*time.Second
+	if t.short {
+		count, length = 150, 12*time.Second
+	}
+	w, err := newNetwork(ctx, 3)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	c, err := newCluster(t, "cluster", deleting)
+	if err != nil {
+		return err
+	}
+	c.hosts = w.hosts
+	defer c.close()
+	if err := c.grow(ctx, 3); err != nil {
+		return err
+	}
+	p := &partition{cluster: c, early: newFiles(t.seed, "early", count, small)}
+	if err := errors.Join(c.fill(ctx, c.nodes[0], p.early), c.deleted(ctx, p.early)); err != nil {
+		return err
+	}
+	for _, what := range []string{cutReads, cutMissing, earlyDeleted} {
+		t.rep.never(what)
+	}
+	late := newFiles(t.seed, "late", count/3, small)
+	if err := p.cutAndHeal(ctx, late, length); err != nil {
+		return err
+	}
+	if err := c.whole(ctx, append(p.early, late...), c.nodes...); err != nil {
+		return err
+	}
+	return p.cutAndRemove(ctx, newFiles(t.seed, "never", count/3, small))
+}
+
+// deleted waits until no original is left.
+func (c *cluster) deleted(ctx context.Context, files []*file) error {
+	return await(ctx, "the originals are deleted", 2*time.Minute, func(context.Context) error {
+		left, err := originals(c.src, files)
+		if err == nil && left > 0 {
+			err = fmt.Errorf("%d are left", left)
+		}
+		return err
+	})
+}
+
+// cutAndHeal cuts the leader off for a time in which the others archive.
+func (p *partition) cutAndHeal(ctx context.Context, late []*file, length time.Duration) error {
+	leader, err := p.leader(ctx, p.nodes[0])
+	if err != nil {
+		return err
+	}
+	if err := leader.host.cut(ctx); err != nil {
+		return err
+	}
+	end := time.Now().Add(length)
+	p.t.logf("%s, the leader, is cut off for %s", leader.name, length)
+	other := p.others(leader)[0]
+	work := begin(ctx, func(ctx context.Context) error { return p.fill(ctx, other, late) })
+	defer work.end()
+	for time.Now().Before(end) {
+		if err := p.askCutOff(ctx, leader, late); err != nil {
+			return err
+		}
+		left, err := originals(p.src, late)
+		if err != nil {
+			return err
+		}
+		if work.ended() && left < len(late) {
+			p.t.rep.wrongly(earlyDeleted, "%d of %d", len(late)-left, len(late))
+		}
+	}
+	ended := work.ended()
+	p.t.rep.hold(ended && work.err == nil, "the others archive meanwhile", "they do", "ended %t: %v", ended, work.err)
+	if err := leader.host.heal(ctx); err != nil {
+		return err
+	}
+	healed := time.Now()
+	if err := p.converged(ctx); err != nil {
+		return err
+	}
+	took := time.Since(healed)
+	p.t.rep.hold(took <= healBar, "all nodes see one another again, with the same ring, after", "<= 60 s", "%.1fs", took.Seconds())
+	if err := errors.Join(work.wait(), p.deleted(ctx, late)); err != nil {
+		return err
+	}
+	p.t.rep.figure("from healing to the last deletion that waited for it", "%.1fs", time.Since(healed).Seconds())
+	return p.caughtUp(ctx, other, p.nodes...)
+}
+
+// askCutOff asks the node that is cut off once for each archived file, for
+// those that it may never have heard of, and for one that nobody has.
+func (p *partition) askCutOff(ctx context.Context, n *node, late []*file) error {
+	err := n.readAll(ctx, p.early, func(f *file, a answer) {
+		if !a.right {
+			p.t.rep.wrongly(cutReads, "%s: %s", f.name, a)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	p.lost++
+	return n.readAll(ctx, append([]*file{nobody(p.lost)}, late[:min(len(late), 20)]...), func(f *file, a answer) {
+		if a.status == http.StatusNotFound || a.status == http.StatusGone || a.wrong() {
+			p.t.rep.wrongly(cutMissing, "%s: %s", f.name, a)
+		}
+	})
+}
+
+// converged waits until all nodes see all others and share a ring.
+func (p *partition) converged(ctx context.Context) error {
+	return await(ctx, "the nodes see one another", 3*healBar, func(ctx context.Context) error {
+		var digest string
+		for _, n := range p.nodes {
+			l, err := n.members(ctx)
+			if err != nil {
+				return err
+			}
+			if err := l.lacks(p.nodes); err != nil {
+				return fmt.Errorf("%s: %w", n.name, err)
+			}
+			var r ringInfo
+			if err := n.get(ctx, "/cluster/ring", &r); err != nil {
+				return err
+			}
+			if digest != "" && r.Digest != digest {
+				return fmt.Errorf("%s has another ring", n.name)
+			}
+			digest = r.Digest
+		}
+		return nil
+	})
+}
+
+// cutAndRemove cuts a node off and removes it. The others then archive files
+// and delete their originals: the node has never heard of those, and must not
+// say that they are missing.
+func (p *partition) cutAndRemove(ctx context.Context, never []*file) error {
+	leader, err := p.leader(ctx, p.nodes[0])
+	if err != nil {
+		return err
+	}
+	cutOff := p.others(leader)[0]
+	if err := cutOff.host.cut(ctx); err != nil {
+		return err
+	}
+	p.t.logf("%s is cut off and removed", cutOff.name)
+	if _, err := leader.cli(ctx, "members", "remove", "--force", cutOff.id); err != nil {
+		return err
+	}
+	if err := errors.Join(p.fill(ctx, leader, never), p.deleted(ctx, never)); err != nil {
+		return err
+	}
+	return p.askCutOff(ctx, cutOff, never)
+}
