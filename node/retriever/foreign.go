@@ -106,7 +106,7 @@ func (c *Record) newest(applied uint64, covering []*raftmeta.Pack) (own *raftmet
 	for _, p := range covering {
 		switch {
 		case p.ID == c.Pack:
-			if p.IsDead(c.Location.Ordinal) {
+			if p.IsDead(c.Location.Ordinal) || !c.fits(p) {
 				return nil, false
 			}
 			own = p
@@ -115,6 +115,12 @@ func (c *Record) newest(applied uint64, covering []*raftmeta.Pack) (own *raftmet
 		}
 	}
 	return own, own != nil || applied < c.answered
+}
+
+// fits reports whether the record can be one of pack p.
+func (c *Record) fits(p *raftmeta.Pack) bool {
+	seq := c.Header.Seq
+	return c.Location.Ordinal < p.Records && seq.Compare(p.MinSeq) >= 0 && seq.Compare(p.MaxSeq) <= 0
 }
 
 // serves reports whether what is in memory of a foreign record is enough to
@@ -169,6 +175,9 @@ func (r *Retriever) foreign(ctx context.Context, k Key, want Want, ask func(cont
 		if err != nil {
 			return nil, err
 		}
+		if _, _, err := r.admit(k, rec); err != nil {
+			return nil, err
+		}
 		if rec.serves(want) {
 			r.records.putForeign(key, rec)
 		}
@@ -196,16 +205,29 @@ func (a *Answer) record(k Key) (*Record, error) {
 	return rec, nil
 }
 
-// openAnswer opens what was answered, if this node's view does not know better:
-// whoever joined a question may have seen more than the one who asked.
-func (r *Retriever) openAnswer(ctx context.Context, k Key, want Want, rec *Record) (File, error) {
+// admit holds a record that was answered against this node's newest view, and
+// returns that with its entry of the record's pack; nil: it has none yet.
+func (r *Retriever) admit(k Key, rec *Record) (View, *raftmeta.Pack, error) {
 	v := r.cfg.Manifest.View()
-	own, newest := rec.newest(v.Applied(), v.Covering(k.Hash, nil))
-	if !newest {
-		return File{}, fmt.Errorf("%w: answered at index %d, here it is %d", ErrOutdated, rec.answered, v.Applied())
+	covering := v.Covering(k.Hash, nil)
+	for _, p := range covering {
+		if p.ID == rec.Pack && !rec.fits(p) {
+			return nil, nil, fmt.Errorf("%w: record %d of seq %s can't be in pack %s", ErrContradiction, rec.Location.Ordinal, rec.Header.Seq, p.ID)
+		}
 	}
-	if own != nil && (rec.Location.Ordinal >= own.Records || rec.Header.Seq.Compare(own.MinSeq) < 0 || rec.Header.Seq.Compare(own.MaxSeq) > 0) {
-		return File{}, fmt.Errorf("%w: record %d of seq %s can't be in pack %s", ErrContradiction, rec.Location.Ordinal, rec.Header.Seq, own.ID)
+	own, newest := rec.newest(v.Applied(), covering)
+	if !newest {
+		return nil, nil, fmt.Errorf("%w: answered at index %d, here it is %d", ErrOutdated, rec.answered, v.Applied())
+	}
+	return v, own, nil
+}
+
+// openAnswer opens what was answered. It is admitted once more, since whoever
+// joined a question may have seen more than the one who asked.
+func (r *Retriever) openAnswer(ctx context.Context, k Key, want Want, rec *Record) (File, error) {
+	v, own, err := r.admit(k, rec)
+	if err != nil {
+		return File{}, err
 	}
 	file := File{Record: rec, Shard: k.Hash.Shard(v.ShardBits()), r: r, pack: rec.packOr(own)}
 	if rec.serves(want) {
@@ -214,7 +236,6 @@ func (r *Retriever) openAnswer(ctx context.Context, k Key, want Want, rec *Recor
 	if rec.key == "" {
 		return File{}, fmt.Errorf("%w: neither content nor a place", ErrContradiction)
 	}
-	var err error
 	if want == WantWhole {
 		err = r.streamAnswer(ctx, &file)
 	} else {
