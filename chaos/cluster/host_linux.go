@@ -28,7 +28,7 @@ var networks atomic.Int32
 // newNetwork makes count hosts. Their names carry this process's number. It
 // needs root's rights over the network (CAP_NET_ADMIN, CAP_SYS_ADMIN).
 func newNetwork(ctx context.Context, count int) (_ *network, err error) {
-	tag := fmt.Sprintf("%d%c", os.Getpid(), 'a'+rune(networks.Add(1)-1)%26)
+	tag := fmt.Sprintf("%d%c", os.Getpid(), 'a'+(networks.Add(1)-1)%26)
 	w := &network{bridge: "desb" + tag}
 	defer func() {
 		if err != nil {

@@ -65,12 +65,12 @@ func realMain(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	o.json = form == "json"
 	chosen, err := o.choose()
 	if err != nil || fs.NArg() > 0 || form != "text" && form != "json" {
-		fmt.Fprintln(stderr, "cluster: bad arguments; see -h", err)
+		say(stderr, "cluster: bad arguments; see -h: %v\n", err)
 		return 2
 	}
 	if *list {
 		for _, s := range chosen {
-			fmt.Fprintf(stdout, "%-12s %s\n", s.name, s.what)
+			say(stdout, "%-12s %s\n", s.name, s.what)
 		}
 		return 0
 	}
@@ -81,11 +81,14 @@ func realMain(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 		_, err = os.Stat(o.bin)
 	}
 	if err != nil {
-		fmt.Fprintln(stderr, "cluster:", err)
+		say(stderr, "cluster: %v\n", err)
 		return 2
 	}
 	return o.runAll(ctx, chosen, stdout, stderr)
 }
+
+// say prints; when that fails, nobody is there to be told.
+func say(w io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(w, format, args...) }
 
 // choose returns the scenarios that -run names, in their order.
 func (o options) choose() (chosen []scenario, err error) {
@@ -106,14 +109,14 @@ func (o options) choose() (chosen []scenario, err error) {
 
 // runAll runs scenarios one after the other and prints what each found.
 func (o options) runAll(ctx context.Context, chosen []scenario, stdout, stderr io.Writer) (code int) {
-	fmt.Fprintf(stderr, "cluster: seed %d\n", o.seed)
+	say(stderr, "cluster: seed %d\n", o.seed)
 	all := []*report{} // an array in JSON, whatever happens
 	for _, s := range chosen {
 		if ctx.Err() != nil {
 			code = 1
 			break
 		}
-		fmt.Fprintf(stderr, "cluster: %s: %s\n", s.name, s.what)
+		say(stderr, "cluster: %s: %s\n", s.name, s.what)
 		rep := o.try(ctx, s, stderr)
 		if all = append(all, rep); !rep.OK {
 			code = 1
@@ -126,7 +129,7 @@ func (o options) runAll(ctx context.Context, chosen []scenario, stdout, stderr i
 		enc := json.NewEncoder(stdout)
 		enc.SetIndent("", "  ")
 		if err := enc.Encode(all); err != nil {
-			fmt.Fprintln(stderr, "cluster:", err)
+			say(stderr, "cluster: %v\n", err)
 			return 1
 		}
 	}

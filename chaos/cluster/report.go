@@ -128,38 +128,38 @@ func (r *report) print(w io.Writer) {
 	if !r.OK {
 		verdict = "FAILED"
 	}
-	fmt.Fprintf(w, "\n%s %s: %s (%.1fs)\n", verdict, r.Scenario, r.What, r.Seconds)
+	say(w, "\n%s %s: %s (%.1fs)\n", verdict, r.Scenario, r.What, r.Seconds)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, b := range r.Bars {
 		mark := "ok"
 		if !b.OK {
 			mark = "MISSED"
 		}
-		fmt.Fprintf(tw, "  %s\t%s\t%s\t(bar: %s)\n", mark, b.What, b.Got, b.Want)
+		say(tw, "  %s\t%s\t%s\t(bar: %s)\n", mark, b.What, b.Got, b.Want)
 		for _, c := range b.Cases {
-			fmt.Fprintf(tw, "  \t  %s\t\t\n", c)
+			say(tw, "  \t  %s\t\t\n", c)
 		}
 	}
 	for _, f := range r.Figures {
-		fmt.Fprintf(tw, "  \t%s\t%s\t\n", f.What, f.Got)
+		say(tw, "  \t%s\t%s\t\n", f.What, f.Got)
 	}
 	_ = tw.Flush()
 	for _, t := range r.Tables {
 		t.print(w)
 	}
 	if r.Error != "" {
-		fmt.Fprintf(w, "  ERROR %s\n", r.Error)
+		say(w, "  ERROR %s\n", r.Error)
 	}
 	if r.Kept != "" {
-		fmt.Fprintf(w, "  kept %s\n", r.Kept)
+		say(w, "  kept %s\n", r.Kept)
 	}
 }
 
 func (t table) print(w io.Writer) {
-	fmt.Fprintf(w, "  %s\n", t.Title)
+	say(w, "  %s\n", t.Title)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{t.Head}, t.Rows...) {
-		fmt.Fprintf(tw, "    %s\n", strings.Join(row, "\t"))
+		say(tw, "    %s\n", strings.Join(row, "\t"))
 	}
 	_ = tw.Flush()
 }

@@ -85,7 +85,7 @@ func (o options) try(ctx context.Context, s scenario, log io.Writer) (rep *repor
 func (t *trial) logf(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	fmt.Fprintf(t.log, "  %s %s: %s\n", time.Now().Format("15:04:05.000"), t.rep.Scenario, fmt.Sprintf(format, args...))
+	say(t.log, "  %s %s: %s\n", time.Now().Format("15:04:05.000"), t.rep.Scenario, fmt.Sprintf(format, args...))
 }
 
 // pause waits, or until ctx ends.
