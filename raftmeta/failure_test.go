@@ -21,6 +21,7 @@ type failingLog struct {
 
 	mu     sync.Mutex // guards the fields below
 	write  func(*raft.Log) failure
+	hang   chan struct{} // not nil: writes of entries wait until it is closed
 	term   bool
 	read   uint64 // the index that can't be read
 	failed int
@@ -48,6 +49,12 @@ func (f *failingLog) failures() int {
 }
 
 func (f *failingLog) StoreLogs(logs []*raft.Log) error {
+	f.mu.Lock()
+	hang := f.hang
+	f.mu.Unlock()
+	if hang != nil {
+		<-hang
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	worst := fine
@@ -162,6 +169,81 @@ func TestNodeStopsWhileTheDiskIsFull(t *testing.T) {
 			t.Errorf("took %s to stop", took)
 		}
 		wantErr(t, n.Set(t.Context(), "k", []byte("v"), 0), ErrClosed)
+	})
+}
+
+// TestStalledDiskOfTheLeader: a leader whose disk neither writes nor fails is
+// replaced, stays out of elections, and follows when the disk answers again.
+func TestStalledDiskOfTheLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &failingLog{}
+		c := startCluster(t, 1)
+		c.nodes[0].wrap = func(inner logStore) logStore {
+			log.set(func(f *failingLog) { f.logStore = inner })
+			return log
+		}
+		c.nodes[0].restart()
+		c.grow(3)
+		old := c.leaderAmong(c.nodes...)
+		if old != c.nodes[0] {
+			t.Fatalf("%s leads", old.cfg.Node)
+		}
+		hang := make(chan struct{})
+		log.set(func(f *failingLog) { f.hang = hang })
+		began := time.Now()
+		if err := old.Set(t.Context(), "k", []byte("stuck"), 0); err == nil {
+			t.Error("a command was committed by a leader that cannot write")
+		}
+		next := c.leaderAmong(c.others(old)...)
+		if took := time.Since(began); took > writeLimit+5*defaultElection {
+			t.Errorf("replaced after %s", took)
+		}
+		if err := next.Set(t.Context(), "k", []byte("new"), 0); err != nil {
+			t.Fatal(err)
+		}
+		reigns := next.leading.now()
+		time.Sleep(time.Minute) // virtual
+		if next.leading.now() != reigns || old.leading.now() != nil {
+			t.Error("the stalled node has disturbed its successor")
+		}
+		if _, err := old.Confirm(t.Context()); err == nil {
+			t.Error("the stalled node confirms")
+		}
+		log.set(func(f *failingLog) { f.hang = nil })
+		close(hang)
+		c.converge()
+		if err := old.Set(t.Context(), "after", []byte("v"), 0); err != nil {
+			t.Error(err)
+		}
+		if v, _, _ := old.View().Setting("k"); string(v) != "new" {
+			t.Errorf("the setting is %q", v)
+		}
+	})
+}
+
+// TestStalledDiskDoesNotHoldRun: and a dir that may yet be written is not let go.
+func TestStalledDiskDoesNotHoldRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, log := startFailing(t)
+		hang := make(chan struct{})
+		log.set(func(f *failingLog) { f.hang = hang })
+		if err := n.Set(t.Context(), "k", []byte("v"), 0); err == nil {
+			t.Error("a command was committed without a disk")
+		}
+		time.Sleep(time.Minute) // virtual
+		wantErr(t, n.Set(t.Context(), "k", []byte("v"), 0), ErrStorage)
+		began := time.Now()
+		wantErr(t, n.stop(), ErrStorage)
+		if took := time.Since(began); took > 2*writeLimit {
+			t.Errorf("took %s to stop", took)
+		}
+		_, err := Open(t.Context(), n.cfg)
+		wantErr(t, err, ErrLocked)
+		close(hang)
+		synctest.Wait()
+		if err := n.storage.close(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

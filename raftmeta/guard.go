@@ -31,10 +31,16 @@ type logStore interface {
 //     was not saved.
 //   - An entry that cannot be read is fatal: onFatal is told and raft's
 //     goroutine ends there.
+//   - A write that neither succeeds nor fails within writeLimit is taken for one
+//     that failed. Its leader would go on leading otherwise: raft sends its
+//     heartbeats from other goroutines than the one that waits for the disk. Until
+//     that write has ended no other is begun and no term is saved, so that raft
+//     here neither leads nor stands for election.
 type guard struct {
 	logStore
 	onFatal func(error)
 	stop    chan struct{}
+	limit   time.Duration // writeLimit, or what a test says
 	runs    atomic.Bool // raft's goroutines are about to run
 
 	mu      sync.Mutex // guards the fields below
@@ -43,15 +49,19 @@ type guard struct {
 	failAt  time.Time  // of the last write that failed
 	term    uint64     // last saved
 	hasTerm bool
+	hung    chan struct{} // not nil: a write was given up; closed when it has ended
 }
 
-const writePause = time.Second
+const (
+	writePause = time.Second
+	writeLimit = 10 * time.Second
+)
 
 // keyTerm is raft's key for its current term.
 var keyTerm = []byte("CurrentTerm")
 
 func newGuard(inner logStore, onFatal func(error)) *guard {
-	return &guard{logStore: inner, onFatal: onFatal, stop: make(chan struct{})}
+	return &guard{logStore: inner, onFatal: onFatal, stop: make(chan struct{}), limit: writeLimit}
 }
 
 // failing returns why the log can't be written at the moment; nil: it can.
@@ -93,17 +103,76 @@ func (g *guard) pause() bool {
 	}
 }
 
+// hanging returns a channel that is closed when the write that was given up
+// has ended; nil: there is none.
+func (g *guard) hanging() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.hung
+}
+
+// awaitHung waits until no write hangs; false: the guard has been stopped.
+func (g *guard) awaitHung() bool {
+	hung := g.hanging()
+	if hung == nil {
+		return true
+	}
+	select {
+	case <-g.stop:
+		return false
+	case <-hung:
+		return true
+	}
+}
+
 // StoreLogs writes entries durably.
 func (g *guard) StoreLogs(logs []*raft.Log) error {
 	if !g.pause() {
 		return fmt.Errorf("write the log: %w: %w", ErrStorage, ErrClosed)
 	}
-	err := g.cutFailed(logs[0].Index)
-	if err == nil {
-		err = g.logStore.StoreLogs(logs)
-	}
-	return g.wrote(&g.logErr, "write the log", err)
+	return g.wrote(&g.logErr, "write the log", g.store(logs))
 }
+
+// store writes entries, or gives up after the limit. Such a write goes on, and
+// raft counts it as failed: what it yet leaves behind is cut off.
+func (g *guard) store(logs []*raft.Log) error {
+	if g.hanging() != nil {
+		return errHung
+	}
+	err := g.cutFailed(logs[0].Index)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	ended := make(chan struct{})
+	go func() {
+		done <- g.logStore.StoreLogs(logs)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.hung == ended {
+			g.hung = nil
+		}
+		close(ended)
+	}()
+	t := time.NewTimer(g.limit)
+	defer t.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-t.C:
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case err := <-done: // just now
+		return err
+	default:
+		g.hung = ended
+		return errHung
+	}
+}
+
+var errHung = errors.New("the disk does not answer")
 
 // cutFailed removes what a failed write left at index and behind it.
 func (g *guard) cutFailed(index uint64) error {
@@ -145,7 +214,7 @@ func (g *guard) SetUint64(key []byte, v uint64) error {
 	if same {
 		return nil // as at every start
 	}
-	for g.pause() {
+	for g.pause() && g.awaitHung() {
 		err := g.wrote(&g.termErr, "write the term", g.logStore.SetUint64(key, v))
 		if err == nil {
 			g.mu.Lock()

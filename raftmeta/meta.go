@@ -91,7 +91,8 @@ func (m *Meta) Changed() <-chan struct{} { return m.View().changed }
 
 // Run takes part in the cluster until ctx ends, which is no error, or until it
 // cannot go on: ErrStorage, ErrUnknownCommand, ErrOtherCluster. It returns
-// after all its goroutines have ended and the data dir is free.
+// after all its goroutines have ended and the data dir is free, but for a write
+// that the disk does not answer: ErrStorage. A leader hands over first.
 func (m *Meta) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -104,9 +105,18 @@ func (m *Meta) Run(ctx context.Context) error {
 	m.mu.Unlock()
 
 	err := m.run(ctx)
-	m.err = errors.Join(err, m.storage.close())
+	m.err = errors.Join(err, m.letGo())
 	close(m.done)
 	return m.err
+}
+
+// letGo frees the data dir, unless a write that the disk does not answer still
+// has it: only the end of the process frees it then.
+func (m *Meta) letGo() error {
+	if m.guard.hanging() != nil {
+		return fmt.Errorf("%s stays locked: %w: %w", m.cfg.Dir, ErrStorage, errHung)
+	}
+	return m.storage.close()
 }
 
 // Close lets go of the data dir; when Run is running, it ends it first.
