@@ -12,12 +12,13 @@ FUZZTIME ?= 60s
 ENGINE   ?= docker
 OUTAGE   ?= 1m
 KILL     ?= -kills 50 -files 10000
+CLUSTER  ?=
 
 # What one node of the developer's environment does: mark, pack, keep, in any
 # combination; empty: it only serves reads.
 WORK     ?= mark,pack,keep
 
-.PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test outage-test clean
+.PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test outage-test cluster-test clean
 .PHONY: dev-up dev-node dev-mark dev-pack dev-keep dev-read image compose-e2e ring-study
 
 help: ## list the targets
@@ -93,6 +94,9 @@ compose-e2e: ## run deploy/compose where a container engine is: archive, read ba
 
 outage-test: test-deps ## take Postgres and S3 away from a node for OUTAGE (1m) at a time, and check that nothing is lost
 	$(GO) test ./chaos/outage -count=1 -v -timeout 40m -outage $(OUTAGE)
+
+cluster-test: build test-deps ## kill, freeze, cut off and restart nodes of clusters, and measure them (as root; CLUSTER='-run REGEXP')
+	$(GO) run ./chaos/cluster -bin bin/desnode $(CLUSTER)
 
 check: lint build test ## what CI runs: lint, build, test, a short fuzz and a short kill test
 	.ci/fuzz 3s

@@ -120,14 +120,14 @@ func (n *node) get(ctx context.Context, path string, out any) error {
 // cut shortens what is shown.
 func cut(b []byte) []byte { return bytes.TrimSpace(b[:min(len(b), 1000)]) }
 
-// cli runs a client command against the node and returns its output. Before
-// its first life the command must not need one.
+// cli runs a client command against the node and returns its output.
 func (n *node) cli(ctx context.Context, args ...string) ([]byte, error) {
-	words := args
-	if n.base != "" {
-		words = append([]string{"--addr", n.base}, args...)
-	}
-	cmd := n.command(words...)
+	return n.run(ctx, append(args, "--addr", n.base)...)
+}
+
+// run runs a command of the program where the node is and returns its output.
+func (n *node) run(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := n.command(args...)
 	cmd.SysProcAttr = dieWithParent()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -70,12 +70,18 @@ func (h *host) heal(ctx context.Context) error { return ip(ctx, "link", "set", h
 func (w *network) close() (err error) {
 	ctx := context.Background() // it is done whatever ended
 	for _, h := range w.hosts {
-		err = errors.Join(err, ip(ctx, "netns", "del", h.ns)) // its cable goes with it
+		// The kernel would take the cable away with the host, but later.
+		err = errors.Join(err, unlink(ctx, h.link), ip(ctx, "netns", "del", h.ns))
 	}
-	if _, statErr := net.InterfaceByName(w.bridge); statErr == nil {
-		err = errors.Join(err, ip(ctx, "link", "del", w.bridge))
+	return errors.Join(err, unlink(ctx, w.bridge))
+}
+
+// unlink removes an interface, when it is there.
+func unlink(ctx context.Context, name string) error {
+	if _, err := net.InterfaceByName(name); err != nil {
+		return nil //nolint:nilerr // it was never made
 	}
-	return err
+	return ip(ctx, "link", "del", name)
 }
 
 // ipProgram finds iproute2's ip, which is not on every user's path.

@@ -31,7 +31,7 @@ func runServers(ctx context.Context, t *trial) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := founder.cli(ctx, "--config", founder.config(), "source", "init", "files", "--apply"); err != nil {
+	if _, err := founder.run(ctx, "source", "init", "files", "--apply", "--config", founder.config()); err != nil {
 		return err
 	}
 	if err := errors.Join(founder.start("start"), founder.ready(ctx)); err != nil {

@@ -98,7 +98,7 @@ func (c *cluster) packNames(ctx context.Context, p packInfo) (names []string, er
 	if c.servers != nil {
 		object = c.servers.object(p.Key)
 	}
-	out, err := c.nodes[0].cli(ctx, "pack", "ls", "-o", "json", object)
+	out, err := c.nodes[0].run(ctx, "pack", "ls", "-o", "json", object)
 	if err != nil {
 		return nil, err
 	}

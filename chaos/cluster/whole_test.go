@@ -60,7 +60,7 @@ func (w *fakeWhole) cluster(t *testing.T) *cluster {
 			t.Fatal(err)
 		}
 	}
-	script := "#!/bin/sh\ncase \"$3\" in verify) exit " + fmt.Sprint(w.verify) + ";; esac\n"
+	script := "#!/bin/sh\ncase \"$1\" in verify) exit " + fmt.Sprint(w.verify) + ";; esac\n"
 	for _, name := range w.listing {
 		script += "echo '{\"name\":\"" + name + "\"}'\n"
 	}
