@@ -198,15 +198,15 @@ func nodeURI(cluster, node string) *url.URL {
 // cluster; an empty cluster stands for any.
 func nodeOf(cert *x509.Certificate, cluster string) (node string, err error) {
 	if len(cert.URIs) != 1 || len(cert.DNSNames)+len(cert.IPAddresses)+len(cert.EmailAddresses) > 0 {
-		return "", fmt.Errorf("%w: the certificate names no node", ErrIdentity)
+		return "", badIdentity(reasonNode, "the certificate names no node")
 	}
 	u := cert.URIs[0]
 	node = strings.TrimPrefix(u.Path, "/")
 	if !validLabel(node) || !validLabel(u.Host) || u.String() != nodeURI(u.Host, node).String() {
-		return "", fmt.Errorf("%w: the certificate names %q", ErrIdentity, u)
+		return "", badIdentity(reasonNode, "the certificate names %q", u)
 	}
 	if cluster != "" && u.Host != cluster {
-		return "", fmt.Errorf("%w: node %s is of cluster %s", ErrIdentity, node, u.Host)
+		return "", badIdentity(reasonNode, "node %s is of cluster %s", node, u.Host)
 	}
 	return node, nil
 }
@@ -221,8 +221,8 @@ func checkChain(leaf, ca *x509.Certificate, at time.Time, usage x509.ExtKeyUsage
 	}
 	var invalid x509.CertificateInvalidError
 	if errors.As(err, &invalid) && invalid.Reason == x509.Expired {
-		return fmt.Errorf("%w: its certificate is good from %s to %s, and it is %s here", ErrIdentity,
+		return badIdentity(reasonExpired, "its certificate is good from %s to %s, and it is %s here",
 			leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339), at.UTC().Format(time.RFC3339))
 	}
-	return fmt.Errorf("%w: %w", ErrIdentity, err)
+	return badIdentity(reasonCertificate, "%w", err)
 }

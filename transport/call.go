@@ -130,14 +130,18 @@ func (e *Endpoint) callOn(ctx context.Context, conn *quic.Conn, s *quic.Stream, 
 	if err := s.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
+	e.m.call.requestsOut.Inc()
 	buf := e.bufs.Get().(*[]byte)
 	// A server that answers before it has seen the end of the call may stop
 	// reading: then the answer tells what there is to tell.
 	if err = sendCall(s, buf, &h, body); err == nil || stopped(err) {
 		_ = s.Close()
+		e.m.call.bytesOut.Add(float64(len(body)))
 		var x *exchanged
 		if x, err = e.receive(ctx, s, buf, MaxCallBytes); err == nil {
-			return x.take(conn, node)
+			answer, err = x.take(conn, node)
+			e.m.call.bytesIn.Add(float64(len(answer)))
+			return answer, err
 		}
 	} else {
 		e.bufs.Put(buf)

@@ -52,6 +52,7 @@ func (e *Endpoint) serveCall(ctx context.Context, s *quic.Stream, node string) {
 		return
 	}
 	// The stream's context ends when its reader stops reading.
+	e.m.call.requestsIn.Inc()
 	handling, cancel := context.WithDeadline(s.Context(), began.Add(h.timeout))
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
@@ -66,7 +67,7 @@ func (e *Endpoint) serveCall(ctx context.Context, s *quic.Stream, node string) {
 		e.answerError(s, buf, node, err)
 		return
 	}
-	if err := e.answer(s, buf, node, &Reply{Data: answer}); err != nil {
+	if err := e.answer(s, buf, node, &Reply{Data: answer}, &e.m.call); err != nil {
 		s.CancelWrite(streamCut)
 	}
 }
@@ -87,5 +88,6 @@ func (e *Endpoint) handle(ctx context.Context, s *quic.Stream, buf *[]byte, node
 	if err != nil {
 		return nil, fmt.Errorf("%w: the call's body: %w", ErrInvalid, err)
 	}
+	e.m.call.bytesIn.Add(float64(len(body)))
 	return e.cfg.Handler.ServeCall(ctx, node, h.method, body)
 }

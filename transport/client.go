@@ -206,6 +206,7 @@ func (e *Endpoint) call(ctx, head context.Context, conn *quic.Conn, node string,
 			abandon(s)
 		}
 	}
+	e.m.read.requestsOut.Inc()
 	a, err := e.exchange(ctx, head, s, q)
 	if err != nil {
 		done(false)
@@ -224,6 +225,7 @@ func (e *Endpoint) call(ctx, head context.Context, conn *quic.Conn, node string,
 	default:
 		a.body.conn = conn
 		a.body.done = func(whole bool) {
+			e.m.read.bytesIn.Add(float64(a.body.want - a.body.left))
 			done(whole)
 			release()
 		}

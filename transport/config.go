@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config says who an endpoint is and whom it serves. Identity, Allowed and
@@ -24,11 +26,12 @@ type Config struct {
 	// every dial and must not block.
 	Resolve func(node string) (addr string, ok bool)
 
-	Reader  Reader       // nil: no read plane
-	Handler Handler      // nil: no call plane
-	Issuer  Issuer       // nil: no join plane
-	Network *Network     // nil: the machine's
-	Logger  *slog.Logger // nil: slog.Default
+	Reader     Reader                // nil: no read plane
+	Handler    Handler               // nil: no call plane
+	Issuer     Issuer                // nil: no join plane
+	Network    *Network              // nil: the machine's
+	Logger     *slog.Logger          // nil: slog.Default
+	Registerer prometheus.Registerer // of the figures des_transport_*; nil: not registered
 
 	DialTimeout  time.Duration // of one connection, handshake included; default 2 s
 	CallTimeout  time.Duration // until the head of a read's answer, where the context allows more, and of calls without a deadline; default 5 s

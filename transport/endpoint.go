@@ -13,6 +13,7 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
 )
 
 // Error codes of QUIC connections and of the byte that greets a Raft
@@ -39,6 +40,13 @@ const (
 	requestWindow = 512 << 10 // of a request on its way to the server; calls may be long
 )
 
+// QUIC connections of unproved addresses that are taken on at once, and each
+// second.
+const (
+	handshakeBurst = 256
+	handshakeRate  = 64
+)
+
 // wantReceiveBuffer is what quic-go asks for, bytes.
 const wantReceiveBuffer = 7 << 20
 
@@ -53,8 +61,10 @@ type Endpoint struct {
 	quic *quic.Transport
 	raft *RaftLayer
 
-	ready      chan struct{}       // closed when calls may be made
-	closed     chan struct{}       // closed when no more may be made
+	ready      chan struct{} // closed when calls may be made
+	closed     chan struct{} // closed when no more may be made
+	m          *metrics
+	refusals   *refusals
 	stop       sync.Once           // closes closed
 	slots      chan struct{}       // one token a read that is answered
 	callSlots  chan struct{}       // one token a call that is answered
@@ -81,9 +91,13 @@ func New(cfg Config) (*Endpoint, error) {
 		return nil, err
 	}
 	reset := quic.StatelessResetKey(cfg.Identity.state.Load().reset)
+	free := rate.NewLimiter(handshakeRate, handshakeBurst) // beyond it a newcomer proves its address first
 	e := &Endpoint{
 		cfg: cfg, id: cfg.Identity, log: cfg.Logger, udp: udp, tcp: tcp,
-		quic:       &quic.Transport{Conn: udp, StatelessResetKey: &reset, ConnectionIDLength: 8},
+		quic: &quic.Transport{
+			Conn: udp, StatelessResetKey: &reset, ConnectionIDLength: 8,
+			VerifySourceAddress: func(net.Addr) bool { return !free.Allow() },
+		},
 		ready:      make(chan struct{}),
 		closed:     make(chan struct{}),
 		slots:      make(chan struct{}, cfg.MaxRequests),
@@ -94,7 +108,12 @@ func New(cfg Config) (*Endpoint, error) {
 		inbound:    map[*quic.Conn]string{},
 	}
 	e.bufs.New = func() any { b := make([]byte, 0, 4<<10); return &b }
+	e.m = newMetrics(func() float64 { return e.id.Expires().Sub(e.id.now()).Seconds() })
+	e.refusals = &refusals{log: e.log, metrics: e.m, now: e.id.now, kinds: map[refusalKind]*refusalLog{}}
 	e.raft = newRaftLayer(e)
+	if err := e.m.register(cfg.Registerer); err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
 	return e, nil
 }
 
@@ -112,7 +131,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 		return ErrClosed
 	default:
 	}
-	ln, err := e.quic.Listen(e.id.planes(e.refused), e.serverConfig())
+	ln, err := e.quic.Listen(e.id.planes(e.refusals.tell), e.serverConfig())
 	if err != nil {
 		return errors.Join(fmt.Errorf("listen for QUIC: %w", err), e.Close())
 	}
@@ -123,6 +142,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	failed := make(chan error, 2)
+	e.spawn(func() { e.tellStrays(ctx) })
 	e.spawn(func() { failed <- e.acceptQUIC(ctx, ln) })
 	e.spawn(func() { failed <- e.acceptTCP(ctx) })
 	select {
@@ -246,9 +266,16 @@ func (e *Endpoint) quicConfig() *quic.Config {
 	}
 }
 
-// refused tells of a handshake that failed on the peer's certificate.
-func (e *Endpoint) refused(remote net.Addr, plane string, err error) {
-	e.log.Warn("a connection was refused", "remote", remote.String(), "plane", plane, "error", err)
+// tellStrays tells of packets that are nothing of ours.
+func (e *Endpoint) tellStrays(ctx context.Context) {
+	var none [1]byte
+	for {
+		_, from, err := e.quic.ReadNonQUICPacket(ctx, none[:])
+		if err != nil {
+			return // the endpoint ends
+		}
+		e.refusals.tell(from, "", errNotQUIC)
+	}
 }
 
 // acceptQUIC hands each connection to a task of its own.
@@ -277,9 +304,11 @@ func (e *Endpoint) serveConn(ctx context.Context, conn *quic.Conn) {
 	switch state.NegotiatedProtocol {
 	case alpnJoin:
 		if e.cfg.Issuer == nil {
+			e.refusals.tell(conn.RemoteAddr(), alpnJoin, errNotServed)
 			_ = conn.CloseWithError(codeNotServed, "this node admits nobody")
 			return
 		}
+		e.m.join.handshakesIn.Inc()
 		e.serveJoins(ctx, conn, &state)
 	case alpnRead:
 		e.serveNode(ctx, conn, &state, e.cfg.Reader != nil, e.serveRead)
@@ -296,12 +325,14 @@ func (e *Endpoint) serveNode(ctx context.Context, conn *quic.Conn, state *tls.Co
 	case err != nil:
 		_ = conn.CloseWithError(codeProtocol, err.Error())
 	case !e.cfg.Allowed(node):
-		e.refused(conn.RemoteAddr(), state.NegotiatedProtocol, fmt.Errorf("node %s: %w", node, ErrNotMember))
+		e.refusals.tell(conn.RemoteAddr(), state.NegotiatedProtocol, fmt.Errorf("node %s: %w", node, ErrNotMember))
 		_ = conn.CloseWithError(codeNotMember, "not a member of the cluster")
 	case !served:
+		e.refusals.tell(conn.RemoteAddr(), state.NegotiatedProtocol, fmt.Errorf("node %s: %w", node, errNotServed))
 		_ = conn.CloseWithError(codeNotServed, "this node does not serve that")
 	default:
-		e.serveMember(ctx, conn, node, serve)
+		e.m.of(state.NegotiatedProtocol).handshakesIn.Inc()
+		e.serveMember(ctx, conn, node, state.NegotiatedProtocol, serve)
 	}
 }
 
@@ -360,8 +391,12 @@ func (e *Endpoint) dialQUIC(ctx context.Context, addr, alpn, node string) (*quic
 	}
 	conn, err := e.quic.Dial(ctx, to, e.id.dialling(alpn, node), e.clientConfig())
 	if err != nil {
+		if errors.Is(err, ErrIdentity) {
+			e.refusals.tell(to, alpn, err)
+		}
 		return nil, fmt.Errorf("dial %s: %w", addr, connError(err))
 	}
+	e.m.of(alpn).handshakesOut.Inc()
 	return conn, nil
 }
 

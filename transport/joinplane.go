@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -283,6 +284,7 @@ func (e *Endpoint) serveJoins(ctx context.Context, conn *quic.Conn, state *tls.C
 	var buf []byte
 	kind, msg, err := readFrame(s, &buf, frameJoin, frameRenewal)
 	if err != nil {
+		e.refusals.tell(conn.RemoteAddr(), alpnJoin, err)
 		_ = conn.CloseWithError(codeProtocol, err.Error())
 		return
 	}
@@ -296,7 +298,8 @@ func (e *Endpoint) serveJoins(ctx context.Context, conn *quic.Conn, state *tls.C
 			node, err = e.renew(ctx, state, msg, a)
 		}
 		<-e.joins
-		e.judged(a, conn.RemoteAddr().String(), node, err)
+		e.m.join.requestsIn.Inc()
+		e.judged(a, conn.RemoteAddr(), node, err)
 	default:
 		a.status, a.detail = admitUnavailable, "too many nodes join at once"
 	}
@@ -318,13 +321,13 @@ func (e *Endpoint) serveJoins(ctx context.Context, conn *quic.Conn, state *tls.C
 }
 
 // judged puts an outcome into the answer and the log.
-func (e *Endpoint) judged(a *verdict, remote, node string, err error) {
+func (e *Endpoint) judged(a *verdict, remote net.Addr, node string, err error) {
 	if err == nil {
 		a.status = admitOK
-		e.log.Info("a node was given a certificate", "node", node, "remote", remote)
+		e.log.Info("a node was given a certificate", "node", node, "remote", remote.String())
 		return
 	}
-	e.log.Warn("a node was refused", "node", node, "remote", remote, "plane", alpnJoin, "error", err)
+	e.refusals.tell(remote, alpnJoin, fmt.Errorf("node %q: %w", node, err))
 	*a = verdict{status: admitUnavailable, detail: err.Error()}
 	for _, p := range admissionErrors() {
 		if errors.Is(err, p.err) {
@@ -434,6 +437,7 @@ func (e *Endpoint) Renew(ctx context.Context, node, addr string, csr []byte) (de
 	if err != nil {
 		return nil, err
 	}
+	e.m.join.requestsOut.Inc()
 	a, err := ask(ctx, conn, msg)
 	if err != nil {
 		return nil, fmt.Errorf("renew at %s: %w", addr, err)

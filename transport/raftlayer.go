@@ -142,6 +142,7 @@ func (l *RaftLayer) welcomed(ctx context.Context, conn *tls.Conn, node string) (
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
 		if errors.Is(err, ErrIdentity) {
+			l.e.refusals.tell(conn.RemoteAddr(), alpnRaft, err)
 			return nil, err
 		}
 		return nil, refusedOr(err)
@@ -160,6 +161,7 @@ func (l *RaftLayer) welcomed(ctx context.Context, conn *tls.Conn, node string) (
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
+	l.e.m.raft.handshakesOut.Inc()
 	return l.keep(conn, node)
 }
 
@@ -196,6 +198,18 @@ type raftConn struct {
 	raw  net.Conn
 	l    *RaftLayer
 	node string
+}
+
+func (c *raftConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.l.e.m.raft.bytesIn.Add(float64(n))
+	return n, err
+}
+
+func (c *raftConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.l.e.m.raft.bytesOut.Add(float64(n))
+	return n, err
 }
 
 func (c *raftConn) RemoteAddr() net.Addr { return nodeAddr(c.node) }
@@ -242,11 +256,14 @@ func (e *Endpoint) acceptTCP(ctx context.Context) error {
 func (l *RaftLayer) welcome(ctx context.Context, raw net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, l.e.cfg.DialTimeout)
 	defer cancel()
-	conn := tls.Server(raw, l.e.id.accepting(alpnRaft, raw.RemoteAddr(), l.e.refused))
+	conn := tls.Server(raw, l.e.id.accepting(alpnRaft, raw.RemoteAddr(), l.e.refusals.tell))
 	deadline, _ := ctx.Deadline()
 	_ = raw.SetDeadline(deadline) // a connection that takes none fails below
 	c, err := l.greet(ctx, conn)
 	if err != nil {
+		if !errors.Is(err, ErrIdentity) && !errors.Is(err, ErrNotMember) { // those were told
+			l.e.refusals.tell(raw.RemoteAddr(), alpnRaft, err)
+		}
 		_ = raw.Close()
 		return
 	}
@@ -267,7 +284,7 @@ func (l *RaftLayer) welcome(ctx context.Context, raw net.Conn) {
 
 func (l *RaftLayer) greet(ctx context.Context, conn *tls.Conn) (*raftConn, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errHandshake, err)
 	}
 	state := conn.ConnectionState()
 	node, err := nodeOf(state.PeerCertificates[0], l.e.id.Cluster())
@@ -276,15 +293,16 @@ func (l *RaftLayer) greet(ctx context.Context, conn *tls.Conn) (*raftConn, error
 	}
 	if state.NegotiatedProtocol != alpnRaft {
 		_, err := conn.Write([]byte{codeProtocol})
-		return nil, errors.Join(ErrVersion, err)
+		return nil, errors.Join(fmt.Errorf("%w: it named no plane", ErrVersion), err)
 	}
 	if !l.e.cfg.Allowed(node) {
-		l.e.refused(conn.RemoteAddr(), alpnRaft, fmt.Errorf("node %s: %w", node, ErrNotMember))
+		l.e.refusals.tell(conn.RemoteAddr(), alpnRaft, fmt.Errorf("node %s: %w", node, ErrNotMember))
 		_, err := conn.Write([]byte{codeNotMember})
 		return nil, errors.Join(ErrNotMember, err, conn.Close())
 	}
 	if _, err := conn.Write([]byte{codeDone}); err != nil {
 		return nil, err
 	}
+	l.e.m.raft.handshakesIn.Inc()
 	return l.keep(conn, node)
 }

@@ -40,7 +40,7 @@ const requestPatience = 5 * time.Second
 
 // serveMember serves a member's connection, each stream by a task of its own,
 // until it ends.
-func (e *Endpoint) serveMember(ctx context.Context, conn *quic.Conn, node string, serve func(context.Context, *quic.Stream, string)) {
+func (e *Endpoint) serveMember(ctx context.Context, conn *quic.Conn, node, plane string, serve func(context.Context, *quic.Stream, string)) {
 	if !e.note(conn, node) {
 		_ = conn.CloseWithError(codeNotMember, "not a member of the cluster")
 		return
@@ -53,6 +53,7 @@ func (e *Endpoint) serveMember(ctx context.Context, conn *quic.Conn, node string
 			return
 		}
 		if !e.cfg.Allowed(node) {
+			e.refusals.tell(conn.RemoteAddr(), plane, fmt.Errorf("node %s: %w", node, ErrNotMember))
 			_ = conn.CloseWithError(codeNotMember, "removed from the cluster")
 			return
 		}
@@ -92,6 +93,7 @@ func (e *Endpoint) serveRead(ctx context.Context, s *quic.Stream, node string) {
 	}
 	// The stream's context ends when its reader stops reading. q holds no part
 	// of buf: its texts are copies.
+	e.m.read.requestsIn.Inc()
 	handling, cancel := context.WithDeadline(s.Context(), began.Add(q.Timeout))
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
@@ -106,7 +108,7 @@ func (e *Endpoint) serveRead(ctx context.Context, s *quic.Stream, node string) {
 		e.answerError(s, buf, node, err)
 		return
 	}
-	if err := e.answer(s, buf, node, reply); err != nil {
+	if err := e.answer(s, buf, node, reply, &e.m.read); err != nil {
 		s.CancelWrite(streamCut)
 	}
 }
@@ -203,7 +205,7 @@ func (e *Endpoint) write(s *quic.Stream, b []byte) error {
 }
 
 // answer sends a reply that check has passed.
-func (e *Endpoint) answer(s *quic.Stream, buf *[]byte, node string, r *Reply) error {
+func (e *Endpoint) answer(s *quic.Stream, buf *[]byte, node string, r *Reply, m *planeMetrics) error {
 	if r.Body != nil {
 		defer r.Body.Close()
 	}
@@ -229,6 +231,7 @@ func (e *Endpoint) answer(s *quic.Stream, buf *[]byte, node string, r *Reply) er
 		if err != nil {
 			return err
 		}
+		m.bytesOut.Add(float64(end.sent))
 		if out, err = appendTrailer(out, &end); err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func (i *Identity) dialling(alpn, node string) *tls.Config {
 	c.VerifyConnection = func(s tls.ConnectionState) error {
 		got, err := i.peer(s, x509.ExtKeyUsageServerAuth, i.now())
 		if err == nil && node != "" && got != node {
-			err = fmt.Errorf("%w: it is node %s, not %s", ErrIdentity, got, node)
+			err = badIdentity(reasonNode, "it is node %s, not %s", got, node)
 		}
 		return err
 	}
@@ -103,7 +103,7 @@ func (i *Identity) planes(refused refusal) *tls.Config {
 // peer returns the node at the other end of a connection.
 func (i *Identity) peer(s tls.ConnectionState, usage x509.ExtKeyUsage, at time.Time) (string, error) {
 	if len(s.PeerCertificates) == 0 {
-		return "", fmt.Errorf("%w: it has no certificate", ErrIdentity)
+		return "", badIdentity(reasonNoCertificate, "it has no certificate")
 	}
 	st := i.state.Load()
 	if err := checkChain(s.PeerCertificates[0], st.ca, at, usage); err != nil {
