@@ -78,6 +78,10 @@ func (m *Meta) serve(ctx context.Context, from NodeID, q *request) (response, er
 	default:
 		return response{}, errMoved
 	}
+	if m.pending.begin() != nil {
+		return response{}, errMoved // it ends: what it says of its term may soon be wrong
+	}
+	defer m.pending.end()
 	if q.Op == opTerm {
 		return response{Term: m.raft.CurrentTerm()}, nil
 	}
@@ -127,6 +131,10 @@ func (m *Meta) servePropose(ctx context.Context, from NodeID, data []byte) (resp
 // forward has the leader commit a command and returns its answer once this
 // node's view shows it.
 func (m *Meta) forward(ctx context.Context, leader NodeID, c command, data []byte) (any, error) {
+	if err := m.pending.begin(); err != nil {
+		return nil, err
+	}
+	defer m.pending.end()
 	answer, err := m.call(ctx, leader, request{Op: opPropose, Command: data})
 	if answer.Index == 0 {
 		return nil, err
@@ -159,10 +167,6 @@ func decodeAnswer(c command, value json.RawMessage) (any, error) {
 // call asks the node that this one takes for the leader. It gives up with
 // errMoved as soon as that is no longer so: a leader that died answers nobody.
 func (m *Meta) call(ctx context.Context, leader NodeID, q request) (response, error) {
-	if err := m.pending.begin(); err != nil {
-		return response{}, err
-	}
-	defer m.pending.end()
 	callCtx, cancel := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {

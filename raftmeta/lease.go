@@ -68,28 +68,29 @@ func (m *Meta) release(ctx context.Context, token desformat.Token) {
 	}
 }
 
-// keepLease renews a lease until ctx ends, or ends its work by lost.
+// keepLease renews a lease until ctx ends, or ends its work by lost. The end
+// comes by a timer of its own: no call that hangs can put it off.
 func (m *Meta) keepLease(ctx context.Context, token desformat.Token, sent time.Time, lost context.CancelCauseFunc) {
 	ttl := m.cfg.leaseTTL()
-	for {
-		deadline := sent.Add(ttl - m.cfg.margin())
-		next := min(ttl/3, time.Until(deadline))
-		if !pause(ctx, next) {
-			return
-		}
+	safe := ttl - m.cfg.margin()
+	end := time.AfterFunc(time.Until(sent.Add(safe)), func() {
+		lost(fmt.Errorf("lease %s was not renewed in time: %w", token, ErrStale))
+	})
+	defer end.Stop()
+	for pause(ctx, ttl/3) {
 		now := time.Now()
-		if !now.Before(deadline) {
-			lost(fmt.Errorf("lease %s was not renewed in time: %w", token, ErrStale))
-			return
-		}
-		renewCtx, cancel := context.WithDeadline(ctx, deadline)
+		renewCtx, cancel := context.WithDeadline(ctx, sent.Add(safe))
 		err := m.renew(renewCtx, token)
 		cancel()
 		switch {
 		case err == nil:
+			if !end.Stop() {
+				return // too late
+			}
 			sent = now
-		case errors.Is(err, ErrStale):
-			lost(fmt.Errorf("lease %s: %w", token, err))
+			end.Reset(time.Until(sent.Add(safe)))
+		case errors.Is(err, ErrStale), errors.Is(err, ErrNotMember):
+			lost(fmt.Errorf("lease %s: %w: %w", token, ErrStale, err))
 			return
 		default:
 			m.log.Debug("renew lease", "token", token.String(), "error", err)
@@ -106,6 +107,10 @@ func (m *Meta) renew(ctx context.Context, token desformat.Token) error {
 		if r != nil {
 			return m.renewHere(ctx, r, m.cfg.Node, token)
 		}
+		if err := m.pending.begin(); err != nil {
+			return err
+		}
+		defer m.pending.end()
 		_, err := m.call(ctx, leader, request{Op: opRenew, Token: token})
 		return err
 	})
