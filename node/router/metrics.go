@@ -99,7 +99,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	vector := func(name, help, label string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "des", Subsystem: "router", Name: name, Help: help}, []string{label})
 	}
-	requests := vector("requests_total", "Reads by how they were routed.", "route")
+	requests := vector("routes_total", "Reads by how they were routed.", "route")
 	fallbacks := vector("fallbacks_total", "Reads that this node answered itself after asking another was of no use.", "reason")
 	served := vector("served_total", "Reads answered for other nodes, by status.", "status")
 	hedges := vector("hedges_total", "Questions to a second owner, by whether its answer was used.", "won")

@@ -281,7 +281,7 @@ func TestMetricsAreRegistered(t *testing.T) {
 	for _, family := range got {
 		names = append(names, family.GetName())
 	}
-	want := []string{"des_router_fallbacks_total", "des_router_hedges_total", "des_router_hop_seconds", "des_router_requests_total", "des_router_served_total"}
+	want := []string{"des_router_fallbacks_total", "des_router_hedges_total", "des_router_hop_seconds", "des_router_routes_total", "des_router_served_total"}
 	if !slices.Equal(names, want) {
 		t.Errorf("metrics %q, want %q", names, want)
 	}
