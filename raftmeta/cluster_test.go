@@ -122,7 +122,12 @@ type cluster struct {
 // startCluster forms a cluster of n voters. It must run in a synctest bubble.
 func startCluster(t *testing.T, n int) *cluster {
 	t.Helper()
-	c := &cluster{t: t, wires: newWires()}
+	return startClusterOf(t, n, nil)
+}
+
+func startClusterOf(t *testing.T, n int, cfg func(*Config)) *cluster {
+	t.Helper()
+	c := &cluster{t: t, wires: newWires(), cfg: cfg}
 	t.Cleanup(func() { time.Sleep(time.Minute) }) // virtual: raft leaves a call alone that nobody answers any more
 	c.grow(n)
 	return c

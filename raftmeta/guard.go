@@ -41,7 +41,7 @@ type guard struct {
 	onFatal func(error)
 	stop    chan struct{}
 	limit   time.Duration // writeLimit, or what a test says
-	runs    atomic.Bool // raft's goroutines are about to run
+	runs    atomic.Bool   // raft's goroutines are about to run
 
 	mu      sync.Mutex // guards the fields below
 	logErr  error      // of the last write of entries; nil: it succeeded

@@ -129,8 +129,15 @@ func (m *Meta) renewHere(ctx context.Context, r *reign, holder NodeID, token des
 // clear releases, before this process is granted its first lease, what the
 // process before it in this data dir held: the lock file proves it dead.
 func (m *Meta) clear(ctx context.Context) error {
-	m.clearing.Lock()
-	defer m.clearing.Unlock()
+	if m.cleared.Load() {
+		return nil
+	}
+	select {
+	case m.clearing <- struct{}{}:
+		defer func() { <-m.clearing }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	if m.cleared.Load() {
 		return nil
 	}

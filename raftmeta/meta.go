@@ -36,7 +36,7 @@ type Meta struct {
 	closed  bool
 	cancel  context.CancelFunc
 
-	clearing sync.Mutex    // held while cleared is made true
+	clearing chan struct{} // holds what may make cleared true
 	cleared  atomic.Bool   // leases of this node's earlier process are released
 	settled  atomic.Uint64 // no command stands between the view's index and this one
 }
@@ -59,6 +59,8 @@ func open(cfg Config, wrap func(logStore) logStore) (*Meta, error) {
 		fatal:   make(chan error, 1),
 		done:    make(chan struct{}),
 		confirm: newConfirmer(),
+
+		clearing: make(chan struct{}, 1),
 	}
 	m.machine = newMachine(m.fail)
 	var err error
