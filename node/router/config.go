@@ -40,6 +40,11 @@ type Config struct {
 	HopTimeout     time.Duration // until an owner's answer begins; default 250 ms
 	PayloadTimeout time.Duration // from there to the end of a small record; default 1 s
 
+	// MaxPayload is how large a record, in bytes of content, comes with an answer;
+	// default 1 MiB. Of a larger one only its place does: reading the store is
+	// cheaper than QUIC.
+	MaxPayload uint32
+
 	NoHedge      bool
 	HedgeDelay   time.Duration // least wait for the owner before the next one is asked too; default 10 ms
 	HedgePercent int           // hedges in a hundred hops, at most; 1 to 100, default 5
@@ -73,6 +78,7 @@ func or[T comparable](v, byDefault T) T {
 func (c Config) withDefaults() Config {
 	c.HopTimeout = or(c.HopTimeout, 250*time.Millisecond)
 	c.PayloadTimeout = or(c.PayloadTimeout, time.Second)
+	c.MaxPayload = or(c.MaxPayload, 1<<20)
 	c.HedgeDelay = or(c.HedgeDelay, 10*time.Millisecond)
 	c.HedgePercent = or(c.HedgePercent, 5)
 	c.Logger = or(c.Logger, slog.Default())

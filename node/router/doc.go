@@ -15,7 +15,9 @@
 // Invariants:
 //   - An answer is a hint. It is served when it answers the question, does not
 //     contradict itself, and this node's own view knows nothing newer; what is
-//     stored where it points to has to be that very record. The owner is asked
+//     stored where it points to has to be that very record. What nothing here can
+//     contradict is believed: the index answered at, and of a header that comes
+//     alone, for a HEAD, size and hash. The owner is asked
 //     with the highest index that concerns the name here, so a read after a write
 //     that this node has seen does not go back in time.
 //   - A miss is never answered by another node's word: 404 and 410 come from this

@@ -150,6 +150,33 @@ func TestTheSlowerQuestionIsEnded(t *testing.T) {
 	})
 }
 
+// The owner answers after all: nobody waits for the hedge.
+func TestHedgeThatIsSlowerIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, "a", "b", "c")
+		w.names(1)
+		c := w.start("c", func(c *Config) { c.HedgePercent = 100 })
+		c.asking(func(ctx context.Context, to ring.NodeID, _ *transport.Request) error {
+			took := 20 * time.Millisecond
+			if to == "b" {
+				took = time.Hour
+			}
+			select {
+			case <-time.After(took):
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		})
+		began := time.Now()
+		c.wantRead(t, "file-0000", "file-0000")
+		if took := time.Since(began); took != 20*time.Millisecond {
+			t.Errorf("the read took %v, the owner 20 ms", took)
+		}
+		c.wantRoutes(t, map[string]int{"owner": 1})
+	})
+}
+
 func TestHedgeThatFailsChangesNothing(t *testing.T) {
 	for _, test := range []struct {
 		name  string

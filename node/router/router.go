@@ -93,7 +93,7 @@ func (r *Router) elsewhere(ctx context.Context, k retriever.Key, q retriever.Que
 	}
 	by := routeOwner
 	f, err := r.cfg.Local.OpenForeign(ctx, k, q.Want, func(ctx context.Context) (*retriever.Answer, error) {
-		a, hedged, err := r.ask(ctx, owners, request(k, q, standing.MinIndex))
+		a, hedged, err := r.ask(ctx, owners, r.request(k, q, standing.MinIndex))
 		if hedged {
 			by = routeHedge
 		}
@@ -111,18 +111,14 @@ func (r *Router) elsewhere(ctx context.Context, k retriever.Key, q retriever.Que
 	return f, true
 }
 
-// maxPayload is how large a record, in bytes of content, comes with the answer.
-// Of a larger one only the place does: QUIC is dearer than reading the store.
-const maxPayload = 1 << 20
-
 // request is what the owner is asked.
-func request(k retriever.Key, q retriever.Query, minIndex uint64) transport.Request {
+func (r *Router) request(k retriever.Key, q retriever.Query, minIndex uint64) transport.Request {
 	kind := transport.KindOpen
 	if q.Want == retriever.WantHeader {
 		kind = transport.KindStat
 	}
 	return transport.Request{
-		Kind: kind, Name: k.Name, MinIndex: minIndex, MaxPayload: maxPayload,
+		Kind: kind, Name: k.Name, MinIndex: minIndex, MaxPayload: r.cfg.MaxPayload,
 		RequestID: q.RequestID, Traceparent: q.Traceparent,
 	}
 }

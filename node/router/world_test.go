@@ -241,6 +241,14 @@ type version struct {
 	id      string
 	kind    desformat.RecordType
 	meta    desformat.Metadata
+	mod     func() time.Time // nil: epoch
+}
+
+func (v version) modified() time.Time {
+	if v.mod == nil {
+		return epoch
+	}
+	return v.mod()
 }
 
 func tombstone(name string, seq uint64) version {
@@ -271,7 +279,7 @@ func (w *world) pack(versions []version) *raftmeta.Pack {
 	for _, v := range versions {
 		if _, err := writer.Append(desformat.Record{
 			Type: cmp.Or(v.kind, desformat.TypeFile), Name: v.name, Seq: token(v.seq), Source: "files",
-			ID: cmp.Or(v.id, idOf(v.name)), Version: uint32(v.seq), ModTime: epoch, Meta: v.meta,
+			ID: cmp.Or(v.id, idOf(v.name)), Version: uint32(v.seq), ModTime: v.modified(), Meta: v.meta,
 		}, bytes.NewReader([]byte(v.content))); err != nil {
 			w.tb.Fatal(err)
 		}
