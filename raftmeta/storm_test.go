@@ -2,6 +2,7 @@ package raftmeta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -213,7 +214,7 @@ func TestLeasesAreLocks(t *testing.T) {
 			_ = n.WithLease(ctx, job, func(ctx context.Context, _ Lease) error { // a fault's, or another's turn
 				held.Add(1)
 				s.add(number, called, step{job, true}, nil, s.now())
-				if !pause(ctx, length) && context.Cause(ctx) != context.Canceled {
+				if !pause(ctx, length) && !errors.Is(context.Cause(ctx), context.Canceled) {
 					lost.Add(1)
 				}
 				at := s.now()
