@@ -44,8 +44,8 @@ func (n *Node) archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 		return n.archiveDryRun(ctx, send)
 	}
 	for _, work := range []string{config.WorkMark, config.WorkPack} {
-		if !n.cfg.Does(work) {
-			return fmt.Errorf("%w: this node does not %s (work: in its configuration); ask one that does", api.ErrInvalidRequest, work)
+		if !n.someoneDoes(work) {
+			return fmt.Errorf("%w: no node of the cluster does %s (work: in its configuration)", api.ErrInvalidRequest, work)
 		}
 	}
 	begin, err := n.countRows(ctx)
@@ -53,8 +53,10 @@ func (n *Node) archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 		return err
 	}
 	run := archiveRun{node: n, begin: begin, moved: time.Now()}
-	n.marker.Kick() // first: the packer waits for a marking that was asked for
-	n.packer.Flush()
+	flushed := time.Now()
+	if err := n.flushAll(ctx); err != nil {
+		return err
+	}
 	for {
 		changed := n.meta.Changed() // before the look, so that no change is missed
 		looked := time.Now()
@@ -86,6 +88,12 @@ func (n *Node) archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 			n.marker.Kick()
 		}
 		n.packer.Flush()
+		if time.Since(flushed) >= flushEvery {
+			flushed = time.Now()
+			if err := n.flushAll(ctx); err != nil {
+				return err
+			}
+		}
 	}
 }
 

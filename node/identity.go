@@ -22,47 +22,15 @@ import (
 // ErrOtherCluster: the store or a source already belongs to another cluster.
 var ErrOtherCluster = errors.New("belongs to another cluster")
 
-const (
-	// identityFile is written before anything else exists, so that forming a
-	// cluster can be cut anywhere and repeated under the same ids.
-	identityFile = "node.json"
-	// formedFile is written when the cluster has been formed, and before any
-	// pack exists. From then on what is missing is lost, never new: an empty raft
-	// folder or a store without cluster.json keeps the node from starting.
-	formedFile = "formed"
-)
-
-// Errors of a node that finds less than it left.
-var (
-	// ErrStoreLost: the store does not hold what this cluster wrote into it.
-	ErrStoreLost = errors.New("the store is not the one this cluster uses")
-	// ErrSourceMissing: packs name a source that the configuration lacks.
-	ErrSourceMissing = errors.New("a source is missing in the configuration")
-)
-
-// hasFormed reports whether the data dir was in a cluster before.
-func hasFormed(dataDir string) (bool, error) {
-	_, err := os.Stat(filepath.Join(dataDir, formedFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// setFormed records that the cluster has been formed; repeating it is harmless.
-func setFormed(dataDir string) error {
-	err := createDurably(filepath.Join(dataDir, formedFile), []byte("1\n"))
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	return err
-}
+// ErrStoreLost: the store does not hold what this cluster wrote into it.
+var ErrStoreLost = errors.New("the store is not the one this cluster uses")
 
 // identity is who this node is. It is chosen once, on an empty data dir.
 type identity struct {
 	Node       raftmeta.NodeID     `json:"node"`
 	Cluster    desformat.ClusterID `json:"cluster"`
 	Generation uint64              `json:"generation"`
+	Joined     bool                `json:"joined,omitempty"` // it did not form the cluster
 }
 
 // loadIdentity reads the data dir's identity, or chooses and stores a new one.
@@ -78,14 +46,24 @@ func loadIdentity(dataDir string) (identity, error) {
 	if _, err := rand.Read(id.Cluster[:]); err != nil {
 		return identity{}, fmt.Errorf("choose a cluster id: %w", err)
 	}
-	b, err := json.Marshal(id)
-	if err != nil {
+	if err := id.store(dataDir); err != nil {
 		return identity{}, err
 	}
-	if err := createDurably(path, append(b, '\n')); err != nil && !errors.Is(err, fs.ErrExist) {
-		return identity{}, fmt.Errorf("store the node's identity: %w", err)
-	}
 	return readIdentity(path)
+}
+
+// store writes the identity of a data dir that has none yet; that of another
+// process that was faster stays.
+func (id identity) store(dataDir string) error {
+	b, err := json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	err = createDurably(filepath.Join(dataDir, identityFile), append(b, '\n'))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("store the node's identity: %w", err)
+	}
+	return nil
 }
 
 func readIdentity(path string) (identity, error) {
@@ -100,29 +78,6 @@ func readIdentity(path string) (identity, error) {
 	return id, nil
 }
 
-// createDurably creates a small file, whole and on disk when it returns nil;
-// fs.ErrExist when there is one already, which is left alone.
-func createDurably(path string, b []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = os.Remove(tmp.Name()) }()
-	_, err = tmp.Write(b)
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err != nil {
-		return err
-	}
-	if err := os.Link(tmp.Name(), path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
 // Keys of the small objects beside the packs.
 const (
 	clusterKey       = "cluster.json"
@@ -131,35 +86,37 @@ const (
 	causeClaim = "claim" // of the requests for them
 )
 
+// claim is what such an object says.
+type claim struct {
+	Cluster desformat.ClusterID `json:"cluster"`
+	Node    raftmeta.NodeID     `json:"node,omitempty"` // who began the generation
+}
+
 // claimStore makes sure that the store is this cluster's: while the cluster is
-// being formed it creates cluster.json and the generation's claim, later it
-// finds them there or returns ErrStoreLost. Repeating it is harmless; another
-// cluster's store is refused with ErrOtherCluster.
+// being formed it creates cluster.json and the generation's claim, later, and
+// always on a node that joined, it finds them there or returns ErrStoreLost.
+// Repeating it is harmless; another cluster's store is refused with
+// ErrOtherCluster.
 func claimStore(ctx context.Context, s store.Store, id identity, formed bool) error {
 	ctx = store.WithCause(ctx, causeClaim)
 	claims := []struct {
-		key  string
-		body any
+		key string
+		claim
 	}{
-		{clusterKey, struct {
-			Cluster desformat.ClusterID `json:"cluster"`
-		}{id.Cluster}},
-		{fmt.Sprintf("%s%d", generationPrefix, id.Generation), struct {
-			Cluster desformat.ClusterID `json:"cluster"`
-			Node    raftmeta.NodeID     `json:"node"`
-		}{id.Cluster, id.Node}},
+		{clusterKey, claim{Cluster: id.Cluster}},
+		{fmt.Sprintf("%s%d", generationPrefix, id.Generation), claim{id.Cluster, id.Node}},
 	}
 	for _, c := range claims {
-		b, err := json.Marshal(c.body)
+		b, err := json.Marshal(c.claim)
 		if err != nil {
 			return err
 		}
 		b = append(b, '\n')
-		if !formed {
+		if !formed && !id.Joined {
 			_, err = s.Put(ctx, c.key, bytes.NewReader(b), int64(len(b)))
 		}
 		if err == nil || errors.Is(err, store.ErrExists) {
-			err = checkClaim(ctx, s, c.key, b)
+			err = checkClaim(ctx, s, c.key, c.claim, id.Joined)
 		}
 		if err != nil {
 			return fmt.Errorf("claim the store: %w", err)
@@ -168,8 +125,9 @@ func claimStore(ctx context.Context, s store.Store, id identity, formed bool) er
 	return nil
 }
 
-// checkClaim holds what the store has at key against our own claim.
-func checkClaim(ctx context.Context, s store.Store, key string, body []byte) error {
+// checkClaim holds what the store has at key against our own claim. A node that
+// joined leaves open who began the generation.
+func checkClaim(ctx context.Context, s store.Store, key string, own claim, joined bool) error {
 	r, err := s.Get(ctx, key, "", 0, -1)
 	if errors.Is(err, store.ErrNotFound) {
 		return fmt.Errorf("%w: it has no %s; is its disk mounted?", ErrStoreLost, key)
@@ -177,13 +135,15 @@ func checkClaim(ctx context.Context, s store.Store, key string, body []byte) err
 	if err != nil {
 		return err
 	}
-	found, err := io.ReadAll(io.LimitReader(r, 1<<16))
+	text, err := io.ReadAll(io.LimitReader(r, 1<<16))
 	if err = errors.Join(err, r.Close()); err != nil {
 		return err
 	}
-	if !bytes.Equal(found, body) {
+	var found claim
+	err = json.Unmarshal(text, &found)
+	if err != nil || found.Cluster != own.Cluster || found.Node != own.Node && !joined {
 		return fmt.Errorf("%s says %s: the store %w; use another store URL, or the data dir of that cluster",
-			key, bytes.TrimSpace(found), ErrOtherCluster)
+			key, bytes.TrimSpace(text), ErrOtherCluster)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,10 +26,14 @@ import (
 	"github.com/datavision/desnode/node/marker"
 	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/packer"
+	"github.com/datavision/desnode/node/peers"
 	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/node/router"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
+	"github.com/datavision/desnode/ring/gossip"
+	"github.com/datavision/desnode/transport"
 )
 
 // Node is one node. New opens it, Run runs it, Close lets go of it.
@@ -41,6 +46,7 @@ type Node struct {
 	ownPaths []string // real paths of our own files: no root of a source may overlap them
 	ready    chan struct{}
 
+	peers     *peers.Peers
 	meta      *raftmeta.Meta
 	store     *store.Counted
 	uploads   store.Uploader // of store; nil: it has none
@@ -51,6 +57,7 @@ type Node struct {
 	pace      *pace.Pacer
 	counters  []*rowCounter // of the sources, in their order
 	retriever *retriever.Retriever
+	router    *router.Router
 	marker    *marker.Marker
 	packer    *packer.Packer
 	keeper    *keeper.Keeper
@@ -58,6 +65,12 @@ type Node struct {
 	listener  net.Listener
 
 	originals func(source string) source.Originals // nil: those below the roots
+	networks  Networks
+
+	crew     crew
+	stop     context.CancelCauseFunc // ends Run
+	stopping atomic.Bool
+	leaving  atomic.Bool
 
 	closers []func() error // what New opened, in order
 	closing sync.Once
@@ -70,6 +83,20 @@ type Option func(*Node)
 // name, whatever its roots. A load generator makes them up.
 func WithOriginals(of func(source string) source.Originals) Option {
 	return func(n *Node) { n.originals = of }
+}
+
+// Networks are what a node listens on and dials with. The zero value of a field
+// is the machine's own.
+type Networks struct {
+	HTTP    net.Listener
+	Cluster *transport.Network
+	Gossip  gossip.Transport
+}
+
+// WithNetworks puts other networks in the machine's place, for clusters in one
+// test process.
+func WithNetworks(networks Networks) Option {
+	return func(n *Node) { n.networks = networks }
 }
 
 // New opens a node on cfg.DataDir, which it makes if it is missing, forming a
@@ -88,7 +115,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}()
 	metrics := prometheus.NewRegistry()
 	for _, open := range []func(context.Context, *prometheus.Registry) error{
-		n.listen, n.openMeta, n.openStore, n.openSources, n.openReading, n.openArchiving, n.openAPI,
+		n.listen, n.openDataDir, n.openPeers, n.openMeta, n.openStore, n.openSources, n.openReading, n.openArchiving, n.openAPI,
 	} {
 		if err := open(ctx, metrics); err != nil {
 			return nil, err
@@ -101,10 +128,12 @@ func (n *Node) onClose(f func() error) { n.closers = append(n.closers, f) }
 
 // listen takes the HTTP port before anything is made on a disk.
 func (n *Node) listen(ctx context.Context, _ *prometheus.Registry) error {
-	var err error
-	n.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.HTTP)
-	if err != nil {
-		return fmt.Errorf("listen for HTTP: %w", err)
+	n.listener = n.networks.HTTP
+	if n.listener == nil {
+		var err error
+		if n.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", n.cfg.HTTP); err != nil {
+			return fmt.Errorf("listen for HTTP: %w", err)
+		}
 	}
 	n.onClose(func() error {
 		if err := n.listener.Close(); !errors.Is(err, net.ErrClosed) {
@@ -118,8 +147,14 @@ func (n *Node) listen(ctx context.Context, _ *prometheus.Registry) error {
 // errStarting is why a node that has not caught up is not ready.
 var errStarting = errors.New("the node is catching up with its cluster")
 
+// errStopping is why a node that goes is not ready.
+var errStopping = errors.New("the node is going")
+
 func (n *Node) checkReady(context.Context) error {
-	if !n.isReady() {
+	switch {
+	case n.stopping.Load():
+		return errStopping
+	case !n.isReady():
 		return errStarting
 	}
 	return nil
@@ -141,70 +176,96 @@ func (n *Node) isReady() bool {
 	}
 }
 
-// Run runs the node until ctx ends, which is no error, or until a part can't
-// go on. It returns after everything it started has ended: first the HTTP face
-// has drained, then the work has stopped and released its leases, last the
-// state machine.
+// Run runs the node until ctx ends or it has left its cluster, which are no
+// errors, or until a part can't go on. It returns after everything it started
+// has ended: first the work has stopped and released its leases, and the others
+// know that the node goes; then the HTTP face has drained; then the state
+// machine, which hands its leadership over; last the connections to other nodes.
 func (n *Node) Run(ctx context.Context) error {
-	metaCtx, stopMeta := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopMeta()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	n.stop = stop
 
-	var meta errgroup.Group
-	meta.Go(func() error {
-		err := n.meta.Run(metaCtx)
+	endPeers := n.background(ctx, n.peers.Run)
+	endMeta := n.background(ctx, n.meta.Run)
+	endAPI := n.background(ctx, func(ctx context.Context) error { return n.api.Run(ctx, n.listener) })
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return n.countOnDemand(ctx) })
+	parts.Go(func() error { return n.work(ctx) })
+	parts.Go(func() error { return n.sayGoodbye(ctx) })
+	err := parts.Wait()
+	err = errors.Join(err, endAPI(), endMeta(), endPeers())
+	if cause := context.Cause(ctx); errors.Is(cause, errHasLeft) && err == nil {
+		n.log.Info("the node has left the cluster")
+	}
+	return err
+}
+
+// background runs a part beyond the end of ctx, until end is called, which
+// waits for it. An error of the part stops the node.
+func (n *Node) background(ctx context.Context, run func(context.Context) error) (end func() error) {
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var group errgroup.Group
+	group.Go(func() error {
+		err := run(own)
 		if err != nil {
-			stop(err)
+			n.stop(err)
 		}
 		return err
 	})
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return n.api.Run(ctx, n.listener) })
-	parts.Go(func() error { return n.countOnDemand(ctx) })
-	parts.Go(func() error { return n.work(ctx) })
-	err := parts.Wait()
-	stopMeta()
-	return errors.Join(err, meta.Wait())
+	return func() error {
+		cancel()
+		return group.Wait()
+	}
 }
 
-// work waits until the state machine has caught up, then does the kinds of
-// work that the configuration names.
+// work waits until the node has caught up, then does its work until ctx ends.
 func (n *Node) work(ctx context.Context) error {
-	if err := n.meta.Ready(ctx); err != nil {
+	if err := n.getReady(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // told to stop before it was ready
 		}
 		return err
 	}
+	close(n.ready)
+	n.log.InfoContext(ctx, "node ready", "http", n.HTTPAddr(), "cluster_addr", n.peers.ClusterAddr(), "cluster", n.id.Cluster.String(),
+		"store", config.Redacted(n.cfg.Store.URL), "work", n.cfg.Work, "seconds", time.Since(n.started).Seconds())
+	parts, ctx := errgroup.WithContext(ctx)
+	parts.Go(func() error { return n.retriever.Run(ctx) })
+	parts.Go(func() error { return n.pace.Run(ctx) })
+	parts.Go(func() error { return n.followCluster(ctx) })
+	parts.Go(func() error { return n.crew.run(ctx, n.workers()) })
+	return parts.Wait()
+}
+
+// getReady returns when the state machine has caught up, the store is known to
+// be the cluster's, and cluster and configuration agree.
+func (n *Node) getReady(ctx context.Context) error {
+	if err := n.meta.Ready(ctx); err != nil {
+		return err
+	}
 	if err := n.awaitStore(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil //nolint:nilerr // told to stop meanwhile
-		}
 		return err
 	}
 	if err := setFormed(n.cfg.DataDir); err != nil {
 		return fmt.Errorf("record that the cluster is formed: %w", err)
 	}
-	if err := n.agreeOnSources(ctx); err != nil {
-		return err
-	}
-	close(n.ready)
-	n.log.InfoContext(ctx, "node ready", "http", n.HTTPAddr(), "cluster", n.id.Cluster.String(),
-		"store", config.Redacted(n.cfg.Store.URL), "work", n.cfg.Work, "seconds", time.Since(n.started).Seconds())
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return n.retriever.Run(ctx) })
-	parts.Go(func() error { return n.pace.Run(ctx) })
+	return n.agreeOnSettings(ctx)
+}
+
+// workers are the kinds of work that the configuration names.
+func (n *Node) workers() []func(context.Context) error {
+	var all []func(context.Context) error
 	for work, run := range map[string]func(context.Context) error{
 		config.WorkMark: n.marker.Run,
 		config.WorkPack: n.packer.Run,
 		config.WorkKeep: n.keeper.Run,
 	} {
 		if n.cfg.Does(work) {
-			parts.Go(func() error { return run(ctx) })
+			all = append(all, run)
 		}
 	}
-	return parts.Wait()
+	return all
 }
 
 // Close lets go of everything that New opened. Run must have returned.

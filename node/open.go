@@ -19,39 +19,15 @@ import (
 	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/packer"
 	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/node/router"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
-	"github.com/datavision/desnode/raftmeta"
+	"github.com/datavision/desnode/ring"
 )
 
-func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
-	dir := filepath.Join(n.cfg.DataDir, "raft")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("make the data dir: %w", err)
-	}
-	var err error
-	if n.id, err = loadIdentity(n.cfg.DataDir); err != nil {
-		return err
-	}
-	if n.formed, err = hasFormed(n.cfg.DataDir); err != nil {
-		return err
-	}
-	n.log = n.log.With("node", string(n.id.Node))
-	n.meta, err = raftmeta.Open(ctx, raftmeta.Config{
-		Dir:        dir,
-		Node:       n.id.Node,
-		Cluster:    n.id.Cluster,
-		Generation: n.id.Generation,
-		Formed:     n.formed,
-		Logger:     n.log,
-	})
-	if err != nil {
-		return fmt.Errorf("data dir %s: %w", n.cfg.DataDir, err)
-	}
-	n.onClose(n.meta.Close)
-	n.governor, err = pace.NewGovernor(pace.GovernorConfig{})
-	return err
-}
+// member reports whether the node belongs to a cluster that exists: one that it
+// has taken part in, or has been let into.
+func (n *Node) member() bool { return n.formed || n.id.Joined }
 
 func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) error {
 	if !n.cfg.Store.S3() {
@@ -97,7 +73,7 @@ func (n *Node) openStore(ctx context.Context, metrics *prometheus.Registry) erro
 // openDriver opens the store. In the bucket of a cluster that was formed before
 // nothing is created until it is found to be that cluster's.
 func (n *Node) openDriver(ctx context.Context, c store.S3Config) (store.Store, error) {
-	if !n.formed || !n.cfg.Store.S3() {
+	if !n.member() || !n.cfg.Store.S3() {
 		return store.OpenConfig(ctx, c)
 	}
 	s, err := store.OpenBucket(ctx, c)
@@ -111,11 +87,11 @@ func (n *Node) openDriver(ctx context.Context, c store.S3Config) (store.Store, e
 // is not there.
 func (n *Node) findFolder() error {
 	path, err := n.cfg.Store.Path()
-	if err != nil || !n.formed {
+	if err != nil || !n.member() {
 		return err
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: there is no folder %s; is its disk mounted?", ErrStoreLost, path)
+		return fmt.Errorf("%w: there is no folder %s; is its disk mounted? A folder serves the nodes of one host only", ErrStoreLost, path)
 	}
 	return nil
 }
@@ -126,7 +102,7 @@ const startWait = 10 * time.Second
 
 // claim claims the store at the start.
 func (n *Node) claim(ctx context.Context) error {
-	if !n.formed {
+	if !n.member() {
 		return claimStore(ctx, n.store, n.id, false)
 	}
 	limited, cancel := context.WithTimeout(ctx, startWait)
@@ -142,7 +118,7 @@ func (n *Node) claim(ctx context.Context) error {
 // start all the same, and claim it later: a node of a formed cluster whose
 // store does not answer.
 func (n *Node) waitsForStore(err error) bool {
-	return n.formed && errors.Is(err, store.ErrUnavailable) && !errors.Is(err, ErrStoreLost) && !errors.Is(err, ErrOtherCluster)
+	return n.member() && errors.Is(err, store.ErrUnavailable) && !errors.Is(err, ErrStoreLost) && !errors.Is(err, ErrOtherCluster)
 }
 
 // storePause is how long a node waits between two attempts to claim a store
@@ -207,8 +183,26 @@ func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) erro
 		Misses:     api.NewMissLimiter(api.MissLimits{}),
 		Registerer: metrics,
 		Logger:     n.log,
+
+		Owned:        n.owns,
+		OwnedChanged: n.peers.Changed,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	n.router, err = router.New(router.Config{
+		Self:       ring.NodeID(n.id.Node),
+		Ring:       rings{n.peers},
+		Peers:      n.peers.Endpoint(),
+		Local:      n.retriever,
+		Registerer: metrics,
+		Logger:     n.log.With("part", "router"),
+	})
+	if err != nil {
+		return err
+	}
+	n.peers.SetReader(n.router)
+	return nil
 }
 
 // checkDeletion refuses to start over a store over which originals can't be
@@ -237,6 +231,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Governor:   n.governor,
 		Lags:       n.lags,
 		Logger:     n.log.With("part", "pace"),
+		//LATER Nodes:      n.living,
 		Registerer: metrics,
 	})
 	if err != nil {
@@ -255,6 +250,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		MaxAttempts:  n.cfg.Archive.Attempts,
 		Pace:         n.pace.Work(pace.Delete),
 		Uploads:      n.uploads,
+		//LATER OthersKeep:   n.othersKeep,
 		Logger:       n.log,
 		Registerer:   metrics,
 	})
@@ -303,10 +299,11 @@ func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
 	var err error
 	n.counters = newRowCounters(n.sources)
 	n.api, err = api.New(api.Config{
-		Files:      n.retriever,
+		Files:      n.router,
 		Operator:   n,
 		Observer:   n,
 		Throttler:  n,
+		Cluster:    n,
 		Node:       n.id.Node,
 		ShardBits:  func() uint8 { return n.meta.View().ShardBits() },
 		Ready:      n.checkReady,

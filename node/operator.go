@@ -21,26 +21,30 @@ import (
 func (n *Node) Status(ctx context.Context) (api.Status, error) {
 	v, now := n.meta.View(), time.Now()
 	st := api.Status{
-		Node:       n.id.Node,
-		Cluster:    n.id.Cluster,
-		Generation: v.Generation(),
-		Version:    Version(),
-		Started:    n.started.UTC(),
-		Uptime:     now.Sub(n.started).Seconds(),
-		Ready:      n.isReady(),
-		Leader:     n.meta.Leader(),
-		Applied:    v.Applied(),
-		ShardBits:  v.ShardBits(),
-		Store:      config.Redacted(n.cfg.Store.URL),
-		Work:       n.cfg.Work,
-		Sources:    n.sourceStatus(ctx),
-		Packs:      packTotals(v),
-		Uploads:    v.Uploads(),
-		Leases:     len(v.Leases()),
-		Cache:      n.cacheStatus(),
-		StoreCalls: map[string]int64{},
-		Pauses:     n.pauses(),
-		Pace:       throttleStatus(n.pace.Status()),
+		Node:        n.id.Node,
+		Cluster:     n.id.Cluster,
+		Generation:  v.Generation(),
+		Version:     Version(),
+		Started:     n.started.UTC(),
+		Uptime:      now.Sub(n.started).Seconds(),
+		Ready:       n.isReady(),
+		Leader:      n.meta.Leader(),
+		Zone:        n.cfg.Zone,
+		Members:     n.memberCounts(),
+		Voters:      n.voters(),
+		HealthScore: n.peers.HealthScore(),
+		Applied:     v.Applied(),
+		ShardBits:   v.ShardBits(),
+		Store:       config.Redacted(n.cfg.Store.URL),
+		Work:        n.cfg.Work,
+		Sources:     n.sourceStatus(ctx),
+		Packs:       packTotals(v),
+		Uploads:     v.Uploads(),
+		Leases:      len(v.Leases()),
+		Cache:       n.cacheStatus(),
+		StoreCalls:  map[string]int64{},
+		Pauses:      n.pauses(),
+		Pace:        throttleStatus(n.pace.Status()),
 	}
 	counts := n.store.Counts()
 	for _, kind := range store.Kinds() {
@@ -123,24 +127,6 @@ func (n *Node) Packs(context.Context) (api.PackList, error) {
 // Leases lists the live leases.
 func (n *Node) Leases(context.Context) (api.LeaseList, error) {
 	return api.LeaseList{Leases: n.meta.View().Leases()}, nil
-}
-
-// Members lists the nodes of the cluster. What this one has applied is told as
-// it is, what the others have as they last reported.
-func (n *Node) Members(context.Context) (api.MemberList, error) {
-	v := n.meta.View()
-	list := api.MemberList{Leader: n.meta.Leader()}
-	for _, m := range v.Members() {
-		info := api.MemberInfo{
-			Node: m.ID, Zone: m.Zone, Version: m.Version, HTTP: m.HTTP, Cluster: m.Cluster, Work: m.Work,
-			Joined: m.Joined, Applied: m.Applied, Leader: m.ID == list.Leader,
-		}
-		if m.ID == n.id.Node {
-			info.Self, info.Alive, info.State, info.Applied = true, true, api.MemberAlive, v.Applied()
-		}
-		list.Members = append(list.Members, info)
-	}
-	return list, nil
 }
 
 // backlogBits is how finely the backlog is shown.
