@@ -173,58 +173,6 @@ func mustPeer(t *testing.T, n *node, name string) *peer {
 	return p
 }
 
-func TestWrongPeerID(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		a, b := w.start("a", 1, nil), w.start("b", 2, nil)
-		w.mu.Lock()
-		w.addrs["z"] = "1.0.0.2:7947" // b answers there
-		w.mu.Unlock()
-		if _, err := a.Read(t.Context(), "z", open("x")); !errors.Is(err, ErrIdentity) {
-			t.Errorf("read: %v", err)
-		}
-		if _, err := a.Raft().Dial("z", 0); !errors.Is(err, ErrIdentity) {
-			t.Errorf("raft: %v", err)
-		}
-		if len(b.cfg.Reader.(*fakeReader).seen) != 0 {
-			t.Error("the wrong node was asked")
-		}
-	})
-}
-
-func TestAnotherClustersNodeGetsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.start("b", 2, nil)
-		other := newWorld(t)
-		stranger := other.identity("a") // the same cluster id, another CA
-		// To get past its own check of b, it trusts b's CA.
-		st := *stranger.state.Load()
-		st.ca = w.ca.cert
-		stranger.state.Store(&st)
-		a := w.run(stranger, 1, nil)
-		if _, err := a.Read(t.Context(), "b", open("x")); !errors.Is(err, ErrRefused) {
-			t.Errorf("read: %v", err)
-		}
-		if _, err := a.Raft().Dial("b", 0); !errors.Is(err, ErrRefused) {
-			t.Errorf("raft: %v", err)
-		}
-		// Without any certificate.
-		st.cert.Certificate = nil
-		stranger.state.Store(&st)
-		if _, err := a.Raft().Dial("b", 0); !errors.Is(err, ErrRefused) {
-			t.Errorf("raft without a certificate: %v", err)
-		}
-		synctest.Wait()
-		log := w.logs.String()
-		for _, want := range []string{"plane=desnode-read/1", "plane=desnode-raft/1", "it has no certificate"} {
-			if !strings.Contains(log, want) {
-				t.Errorf("the log lacks %q: %s", want, log)
-			}
-		}
-	})
-}
-
 func TestRemovedMember(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

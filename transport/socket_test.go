@@ -26,6 +26,25 @@ func realConfig(t *testing.T, ca *Authority, name string, addrs map[string]strin
 	}
 }
 
+// runReal runs an endpoint until the test ends.
+func runReal(t *testing.T, cfg Config) *Endpoint {
+	t.Helper()
+	e, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
 func TestRealSockets(t *testing.T) {
 	ca, err := NewAuthority(testCluster, time.Now())
 	if err != nil {
