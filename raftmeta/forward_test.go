@@ -283,6 +283,7 @@ func TestRemovedNodeIsRefused(t *testing.T) {
 			})
 		}()
 		lead.waitFor(func(v *View) bool { return len(v.Leases()) == 1 })
+		removed := time.Now()
 		if err := lead.RemoveMember(t.Context(), n.cfg.Node); err != nil {
 			t.Fatal(err)
 		}
@@ -293,8 +294,8 @@ func TestRemovedNodeIsRefused(t *testing.T) {
 		lead.waitFor(func(v *View) bool { return len(v.Leases()) == 0 })
 		expired := time.Now()
 		wantErr(t, <-worked, ErrStale)
-		if !stopped.Before(expired) {
-			t.Errorf("it stopped at %s, its lease was over at %s", stopped, expired)
+		if !stopped.Before(expired) || stopped.Sub(removed) > ttl/3+time.Second {
+			t.Errorf("removed at %s, it stopped at %s, its lease was over at %s", removed, stopped, expired)
 		}
 		// As a leader, past every gate but the last.
 		data, err := encodeCommand(n.cfg.Node, &setCommand{Key: "k", Value: []byte("v")})

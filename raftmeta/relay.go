@@ -58,8 +58,7 @@ func (r *relay) run(ctx context.Context, standNow bool) {
 			return
 		case rpc := <-r.Transport.Consumer():
 			if !r.deliver(ctx, rpc) {
-				rpc.Respond(nil, raft.ErrTransportShutdown)
-				return
+				return // unanswered, as all that comes later
 			}
 		}
 	}
