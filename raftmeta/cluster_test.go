@@ -50,7 +50,10 @@ func (e wireEnd) Call(ctx context.Context, to NodeID, request []byte) ([]byte, e
 		defer e.mu.Unlock()
 		return e.down[[2]NodeID{to, e.id}] || e.lose != nil && e.lose(e.id, to, request)
 	}
-	node, delay := e.nodes[to], e.delay
+	node, wait := e.nodes[to], time.Duration(0)
+	if e.delay != nil {
+		wait = e.delay(e.id, to, request)
+	}
 	e.mu.Unlock()
 	if there {
 		<-ctx.Done()
@@ -59,7 +62,7 @@ func (e wireEnd) Call(ctx context.Context, to NodeID, request []byte) ([]byte, e
 	if node == nil {
 		return nil, errors.New("connection refused")
 	}
-	if delay != nil && !pause(ctx, delay(e.id, to, request)) {
+	if !pause(ctx, wait) {
 		return nil, context.Cause(ctx)
 	}
 	answer, err := node.ServeCall(ctx, e.id, request)

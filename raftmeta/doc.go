@@ -3,7 +3,10 @@
 // state machine over a Raft log.
 //
 // Not for: bytes of files, the ring, the network (it is handed a
-// raft.Transport), deciding what work to do. It grants and refuses.
+// raft.Transport and Peers), deciding what work to do. It grants and refuses.
+//
+// Any node writes, confirms and holds leases: it asks the leader when it does
+// not lead.
 //
 // Invariants, each held by the state machine and so on every node alike:
 //
@@ -17,6 +20,7 @@
 //     same log gives the same bytes of snapshot.
 //   - Every command may be repeated: the repetition changes nothing and is
 //     answered like the first time.
+//   - A command of a node that is no member changes nothing.
 //   - A View never changes. What it answers belongs to one Raft index.
 //
 // DESIGN.md in this folder lists the crash windows and the rejected options.
