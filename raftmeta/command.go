@@ -85,7 +85,7 @@ func encodeInTerm(from NodeID, term uint64, c command) ([]byte, error) {
 // fully understand, an unknown field included.
 func decodeCommand(b []byte) (command, envelope, error) {
 	var e envelope
-	if err := decodeStrict(b, &e); err != nil {
+	if err := json.Unmarshal(b, &e); err != nil {
 		return nil, e, fmt.Errorf("%w: %w", ErrUnknownCommand, err)
 	}
 	c, ok := newCommand(e.Kind)
