@@ -13,7 +13,7 @@ import (
 )
 
 // benchPair runs two endpoints on loopback.
-func benchPair(b *testing.B, r Reader) (from *Endpoint, to string) {
+func benchPair(b *testing.B, r *memory) (from *Endpoint, to string) {
 	b.Helper()
 	ca, err := NewAuthority(testCluster, time.Now())
 	if err != nil {
@@ -26,7 +26,7 @@ func benchPair(b *testing.B, r Reader) (from *Endpoint, to string) {
 			b.Fatal(err)
 		}
 		e, err := New(Config{
-			Identity: id, Bind: "127.0.0.1:0", Reader: r,
+			Identity: id, Bind: "127.0.0.1:0", Reader: r, Handler: r,
 			Allowed: func(string) bool { return true },
 			Resolve: func(node string) (string, bool) { a, ok := addrs[node]; return a, ok },
 			Logger:  slog.New(slog.DiscardHandler),
@@ -56,6 +56,10 @@ type memory struct{ reply Reply }
 func (m *memory) ServeRead(context.Context, string, *Request) (*Reply, error) {
 	r := m.reply
 	return &r, nil
+}
+
+func (m *memory) ServeCall(context.Context, string, string, []byte) ([]byte, error) {
+	return m.reply.Data, nil
 }
 
 func newMemory(n int) *memory {

@@ -70,8 +70,14 @@ func parseCall(body []byte) (*callHead, error) {
 	return &h, h.validate()
 }
 
+// callWriter is a stream's half.
+type callWriter interface {
+	io.Writer
+	TryWriteAll(b []byte) error // without waiting, or not at all
+}
+
 // sendCall writes a whole call; what is small leaves in one write.
-func sendCall(w io.Writer, buf *[]byte, h *callHead, body []byte) error {
+func sendCall(w callWriter, buf *[]byte, h *callHead, body []byte) error {
 	out, err := appendCall((*buf)[:0], h)
 	for err == nil {
 		n := min(len(body), chunkBytes)
@@ -82,7 +88,9 @@ func sendCall(w io.Writer, buf *[]byte, h *callHead, body []byte) error {
 			body = body[n:]
 		}
 		if len(out) >= chunkBytes || len(body) == 0 {
-			_, err = w.Write(out)
+			if len(body) > 0 || len(out) > lastBytes || w.TryWriteAll(out) != nil {
+				_, err = w.Write(out)
+			}
 			out = out[:0]
 		}
 		if len(body) == 0 {

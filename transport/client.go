@@ -278,7 +278,7 @@ func (e *Endpoint) exchange(ctx, head context.Context, s *quic.Stream, q *Reques
 	}
 	buf := e.bufs.Get().(*[]byte)
 	out, err := appendRequest((*buf)[:0], q)
-	if err == nil {
+	if err == nil && s.TryWriteAll(out) != nil {
 		_, err = s.Write(out)
 	}
 	// A server that answers before it has seen the end of the request may stop

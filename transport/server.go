@@ -186,13 +186,11 @@ func (e *Endpoint) answerError(s *quic.Stream, buf *[]byte, node string, err err
 	})
 	*buf = out[:0]
 	if err == nil {
-		err = e.write(s, out)
+		err = e.writeLast(s, out)
 	}
 	if err != nil {
 		s.CancelWrite(streamCut)
-		return
 	}
-	_ = s.Close() // of a broken stream: the caller knows
 }
 
 // write sends bytes, as long as the reader takes some.
@@ -202,6 +200,21 @@ func (e *Endpoint) write(s *quic.Stream, b []byte) error {
 	}
 	_, err := s.Write(b)
 	return err
+}
+
+// lastBytes is how much may wait in a stream after its end was said; the reader's
+// window has room for it many times over.
+const lastBytes = 32 << 10
+
+// writeLast sends a stream's last bytes and its end. Together they take one
+// packet less, and the stream is done with without waiting for the network.
+func (e *Endpoint) writeLast(s *quic.Stream, b []byte) error {
+	if len(b) > lastBytes || s.TryWriteAll(b) != nil {
+		if err := e.write(s, b); err != nil {
+			return err
+		}
+	}
+	return s.Close()
 }
 
 // answer sends a reply that check has passed.
@@ -236,10 +249,7 @@ func (e *Endpoint) answer(s *quic.Stream, buf *[]byte, node string, r *Reply, m 
 			return err
 		}
 	}
-	if err := e.write(s, out); err != nil {
-		return err
-	}
-	return s.Close()
+	return e.writeLast(s, out)
 }
 
 // sendData frames a payload in memory; what is small leaves in one write with
