@@ -22,6 +22,7 @@ type wires struct {
 	down  map[[2]NodeID]bool // from, to
 	delay func(from, to NodeID, request []byte) time.Duration
 	lose  func(from, to NodeID, request []byte) bool // the answer is lost
+	forge func(from NodeID) []byte                           // what it is answered instead; nil: nothing
 	calls int
 }
 
@@ -54,7 +55,14 @@ func (e wireEnd) Call(ctx context.Context, to NodeID, request []byte) ([]byte, e
 	if e.delay != nil {
 		wait = e.delay(e.id, to, request)
 	}
+	var forged []byte
+	if e.forge != nil {
+		forged = e.forge(e.id)
+	}
 	e.mu.Unlock()
+	if forged != nil {
+		return forged, nil
+	}
 	if there {
 		<-ctx.Done()
 		return nil, context.Cause(ctx)

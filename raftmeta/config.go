@@ -19,6 +19,8 @@ const (
 	defaultLeaseTTL = 30 * time.Second
 	defaultTimeout  = 10 * time.Second
 	defaultElection = time.Second
+
+	defaultDeadAfter = 72 * time.Hour
 )
 
 // Config says where and as whom a Meta runs. A zero field is its default.
@@ -38,7 +40,10 @@ type Config struct {
 
 	LeaseTTL time.Duration // a lease not renewed for that long expires; 0: 30 s
 	Timeout  time.Duration // of one command or confirmation whose context allows more; 0: 10 s
-	Election time.Duration // Raft's heartbeat and election time; 0: 1 s. Nobody to wait for without a Transport: 20 ms
+	// DeadAfter is how long a leader does not hear of a member until it removes
+	// it; 0: 72 h.
+	DeadAfter time.Duration
+	Election  time.Duration // Raft's heartbeat and election time; 0: 1 s. Nobody to wait for without a Transport: 20 ms
 }
 
 func (c Config) validate() error {
@@ -53,7 +58,8 @@ func (c Config) validate() error {
 	fail(c.Cluster == desformat.ClusterID{}, "Cluster is zero")
 	fail(c.ShardBits != 0 && (c.ShardBits < minShardBits || c.ShardBits > maxShardBits), "ShardBits is not 4 to 16")
 	fail(c.Join && c.Transport == nil, "Join needs a Transport")
-	fail(c.LeaseTTL < 0 || c.Timeout < 0 || c.Election < 0, "a time is negative")
+	fail(c.Transport != nil && c.Transport.LocalAddr() != raft.ServerAddress(c.Node), "Transport's address is not Node")
+	fail(c.LeaseTTL < 0 || c.Timeout < 0 || c.Election < 0 || c.DeadAfter < 0, "a time is negative")
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("raftmeta config: %w: %w", ErrInvalid, err)
 	}
@@ -62,6 +68,8 @@ func (c Config) validate() error {
 
 func (c Config) leaseTTL() time.Duration { return orDefault(c.LeaseTTL, defaultLeaseTTL) }
 func (c Config) timeout() time.Duration  { return orDefault(c.Timeout, defaultTimeout) }
+
+func (c Config) deadAfter() time.Duration { return orDefault(c.DeadAfter, defaultDeadAfter) }
 
 func (c Config) shardBits() uint8   { return orDefault(c.ShardBits, defaultShardBits) }
 func (c Config) generation() uint64 { return orDefault(c.Generation, 1) }

@@ -50,6 +50,9 @@ func (m *Meta) askIndex(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*m.roundTimeout(), errMoved)
 	defer cancel()
 	answer, err := m.call(ctx, leader, request{Op: opConfirm})
+	if err == nil && answer.Index == 0 {
+		err = fmt.Errorf("%s confirms no index: %w", leader, errMoved)
+	}
 	return answer.Index, err
 }
 

@@ -30,6 +30,7 @@ const (
 	opConfirm = "confirm" // the leader: an index that covers all that is committed
 	opRenew   = "renew"   // the leader: reset the timer of a lease of the caller's
 	opReport  = "report"  // the leader: how far the caller is
+	opServers = "servers" // the leader: what it knows of all nodes
 )
 
 // request is one call, as JSON.
@@ -46,6 +47,7 @@ type response struct {
 	Index   uint64          `json:"index,omitempty"` // opPropose: the command's; opConfirm: to be applied
 	Term    uint64          `json:"term,omitempty"`  // opTerm
 	Value   json.RawMessage `json:"value,omitempty"` // opPropose
+	Servers []Server        `json:"servers,omitempty"`
 	Refused *refusal        `json:"refused,omitempty"`
 }
 
@@ -100,6 +102,9 @@ func (m *Meta) serve(ctx context.Context, from NodeID, q *request) (response, er
 		return response{Index: index}, err
 	case opRenew:
 		return response{}, m.renewHere(ctx, r, from, q.Token)
+	case opServers:
+		_, err := r.rounds.join(ctx)
+		return response{Servers: m.Servers()}, err
 	case opReport:
 		if q.Report == nil {
 			return response{}, fmt.Errorf("empty report of %s: %w", from, ErrInvalid)
@@ -137,6 +142,9 @@ func (m *Meta) forward(ctx context.Context, leader NodeID, c command, data []byt
 	defer m.pending.end()
 	answer, err := m.call(ctx, leader, request{Op: opPropose, Command: data})
 	if answer.Index == 0 {
+		if err == nil {
+			err = fmt.Errorf("%s of %s without an index: %w", leader, c.kind(), errMoved)
+		}
 		return nil, err
 	}
 	if _, waited := m.machine.wait(ctx, answer.Index); waited != nil {

@@ -243,6 +243,26 @@ func TestForwardedCommandIsTheCallersOwn(t *testing.T) {
 	})
 }
 
+// TestEmptyAnswerIsNone: nothing is confirmed or committed by it.
+func TestEmptyAnswerIsNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		lead := c.leaderAmong(c.nodes...)
+		n := c.others(lead)[0]
+		c.wires.set(func(w *wires) {
+			w.forge = func(from NodeID) []byte {
+				if from == n.cfg.Node {
+					return []byte("{}")
+				}
+				return nil
+			}
+		})
+		_, err := n.Confirm(t.Context())
+		wantErr(t, err, ErrUnconfirmed)
+		wantErr(t, n.Set(t.Context(), "k", []byte("v"), 0), ErrNotLeader)
+	})
+}
+
 // TestLaggingNodeSaysSo: a command whose effect this node cannot show in time
 // is known to be committed.
 func TestLaggingNodeSaysSo(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/datavision/desnode/desformat"
 )
 
@@ -152,13 +154,14 @@ func TestDirOfAnother(t *testing.T) {
 
 func TestConfigIsHeldAgainstItsRules(t *testing.T) {
 	for name, change := range map[string]func(*Config){
-		"no dir":          func(c *Config) { c.Dir = "" },
-		"no node":         func(c *Config) { c.Node = "" },
-		"no cluster":      func(c *Config) { c.Cluster = desformat.ClusterID{} },
-		"few shards":      func(c *Config) { c.ShardBits = 3 },
-		"many shards":     func(c *Config) { c.ShardBits = 17 },
-		"negative time":   func(c *Config) { c.LeaseTTL = -1 },
-		"join whom alone": func(c *Config) { c.Join = true },
+		"no dir":            func(c *Config) { c.Dir = "" },
+		"no node":           func(c *Config) { c.Node = "" },
+		"no cluster":        func(c *Config) { c.Cluster = desformat.ClusterID{} },
+		"few shards":        func(c *Config) { c.ShardBits = 3 },
+		"many shards":       func(c *Config) { c.ShardBits = 17 },
+		"negative time":     func(c *Config) { c.LeaseTTL = -1 },
+		"join whom alone":   func(c *Config) { c.Join = true },
+		"another's address": func(c *Config) { _, c.Transport = raft.NewInmemTransport("node-b") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t)
