@@ -22,7 +22,7 @@ type wires struct {
 	down  map[[2]NodeID]bool // from, to
 	delay func(from, to NodeID, request []byte) time.Duration
 	lose  func(from, to NodeID, request []byte) bool // the answer is lost
-	forge func(from NodeID) []byte                           // what it is answered instead; nil: nothing
+	forge func(from NodeID) []byte                   // what it is answered instead; nil: nothing
 	calls int
 }
 

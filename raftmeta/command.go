@@ -37,6 +37,8 @@ func newCommand(kind string) (command, bool) {
 		return new(memberCommand), true
 	case kindAnnounce:
 		return new(announceCommand), true
+	case kindLeaving:
+		return new(leavingCommand), true
 	case kindRemoveMember:
 		return new(removeMemberCommand), true
 	case kindPutToken:

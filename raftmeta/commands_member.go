@@ -9,6 +9,7 @@ import (
 
 const (
 	kindAnnounce     = "announce"
+	kindLeaving      = "leaving"
 	kindRemoveMember = "remove-member"
 	kindPutToken     = "put-token"
 	kindRevokeToken  = "revoke-token"
@@ -31,6 +32,27 @@ func (c *announceCommand) apply(s *state, _ uint64) (any, error) {
 		return nil, fmt.Errorf("announce %s: %w", c.Member.ID, ErrNotMember)
 	}
 	s.members = s.members.set(string(old.ID), old.announced(c.Member))
+	return nil, nil
+}
+
+// leavingCommand says that a member is about to leave, or not any more.
+type leavingCommand struct {
+	ID      NodeID `json:"id"`
+	Leaving bool   `json:"leaving"`
+}
+
+func (*leavingCommand) kind() string { return kindLeaving }
+
+func (c *leavingCommand) apply(s *state, _ uint64) (any, error) {
+	m, member := s.members.get(string(c.ID))
+	if !member {
+		return nil, fmt.Errorf("leaving %q: %w", c.ID, ErrNotMember)
+	}
+	if c.Leaving && s.members.len() == 1 {
+		return nil, fmt.Errorf("leaving %s: %w", c.ID, ErrLastMember)
+	}
+	m.Leaving = c.Leaving
+	s.members = s.members.set(string(c.ID), m)
 	return nil, nil
 }
 

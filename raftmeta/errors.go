@@ -35,6 +35,8 @@ var (
 	ErrNotMember = errors.New("not a member of the cluster")
 	// ErrRemoved: the node was removed from the cluster; its id never comes back.
 	ErrRemoved = errors.New("removed from the cluster")
+	// ErrVoteNeeded: without the node the cluster could not agree on anything.
+	ErrVoteNeeded = errors.New("the node's vote is needed")
 	// ErrLastMember: nobody would be left in the cluster.
 	ErrLastMember = errors.New("the last member of the cluster")
 	// ErrNoToken: there is no such join token, or it was revoked.

@@ -154,6 +154,7 @@ func (m *Meta) reign(ctx context.Context) {
 	})
 	group.Go(func() { m.expireLeases(ctx, r) })
 	group.Go(func() { m.keepReports(ctx, r) })
+	group.Go(func() { m.keepVoters(ctx) })
 	<-ctx.Done()
 	m.leading.set(nil)
 	group.Wait()

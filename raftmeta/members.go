@@ -17,6 +17,7 @@ type Member struct {
 	HTTP    string   `json:"http,omitempty"`    // host:port for clients
 	Cluster string   `json:"cluster,omitempty"` // host:port for nodes
 	Work    []string `json:"work,omitempty"`    // kinds of work it does
+	Leaving bool     `json:"leaving,omitempty"` // it is about to leave, and votes no more
 }
 
 // maxAnnounced is the longest text that a member may announce, in bytes: the
@@ -38,14 +39,15 @@ func checkMember(m *Member) error {
 	return nil
 }
 
-// announced returns m with what news tells of it.
+// announced returns m with what news tells of it. Who announces itself stays.
 func (m Member) announced(news Member) Member {
 	m.Zone, m.Version, m.HTTP, m.Cluster, m.Work = news.Zone, news.Version, news.HTTP, news.Cluster, slices.Clone(news.Work)
+	m.Leaving = false
 	return m
 }
 
 func (m Member) announcesLike(other Member) bool {
-	return m.Zone == other.Zone && m.Version == other.Version && m.HTTP == other.HTTP && m.Cluster == other.Cluster &&
+	return m.Leaving == other.Leaving && m.Zone == other.Zone && m.Version == other.Version && m.HTTP == other.HTTP && m.Cluster == other.Cluster &&
 		slices.Equal(m.Work, other.Work)
 }
 
@@ -111,7 +113,38 @@ func (m *Meta) Announce(ctx context.Context, member Member) error {
 // cannot be renewed and expire. Removing it again changes nothing.
 //
 // ErrLastMember: nobody would be left. ErrNotMember: nobody knows the id.
+// ErrVoteNeeded: the other voters that are alive are no majority.
 func (m *Meta) RemoveMember(ctx context.Context, id NodeID) error {
+	if v := m.View(); v.Removed(id) || v.members.len() < 2 {
+		// Nothing to lose, or refused for another reason.
+	} else if err := m.dispensable(ctx, id); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
 	_, err := m.propose(ctx, &removeMemberCommand{id})
 	return err
+}
+
+// dispensable returns ErrVoteNeeded when the cluster would have no majority of voters
+// without that node: nobody speaks to it any more as soon as it is removed, and
+// only then Raft's configuration follows.
+func (m *Meta) dispensable(ctx context.Context, id NodeID) error {
+	servers, err := m.ServersConfirmed(ctx)
+	if err != nil {
+		return err
+	}
+	voters, alive, votes := 0, 0, false
+	for _, s := range servers {
+		if !s.Voter {
+			continue
+		}
+		voters++
+		votes = votes || s.ID == id
+		if s.ID != id && s.Alive {
+			alive++
+		}
+	}
+	if votes && alive <= voters/2 {
+		return fmt.Errorf("%d of the %d voters are alive beside it: %w", alive, voters, ErrVoteNeeded)
+	}
+	return nil
 }

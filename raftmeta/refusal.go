@@ -35,6 +35,7 @@ func codes() []coded {
 		{"not-member", ErrNotMember},
 		{"removed", ErrRemoved},
 		{"last-member", ErrLastMember},
+		{"vote-needed", ErrVoteNeeded},
 		{"no-token", ErrNoToken},
 		{"token-expired", ErrTokenExpired},
 		{"token-used", ErrTokenUsed},
