@@ -8,8 +8,10 @@
 // when; a second's rate and the slow-down are waited for inside Take.
 //
 // Limits, pauses and a day's use are replicated settings, so that they hold
-// for the cluster and survive restarts. The slow-down and a second's rate are
-// each node's own: they follow what that node does and sees.
+// for the cluster and survive restarts. Of a second's rate each node takes its
+// share, the rate divided by the nodes at work: asking the others for each step
+// would cost more than the share of an idle node that is left unused. The
+// slow-down is each node's own: it follows what that node does and sees.
 //
 // Not for: choosing what is done (marker, packer, keeper), limits on reads.
 //

@@ -3,6 +3,7 @@ package pace
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,9 @@ type memory struct {
 	sets    map[string]int
 	err     error            // what Set returns, without doing anything
 	rival   func(key string) // called once before a Set, unlocked
+	yields  bool             // each Set gives way first, so that nodes meet
+
+	conflicts int
 }
 
 func newMemory(t *testing.T) *memory {
@@ -58,6 +62,9 @@ func (m *memory) Set(ctx context.Context, key string, value []byte, ifModIndex u
 	if rival != nil {
 		rival(key)
 	}
+	if m.yields {
+		runtime.Gosched()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
@@ -68,6 +75,7 @@ func (m *memory) Set(ctx context.Context, key string, value []byte, ifModIndex u
 	case value == nil:
 		m.t.Errorf("%s is deleted", key)
 	case m.indexes[key] != ifModIndex:
+		m.conflicts++
 		return fmt.Errorf("%s: %w", key, raftmeta.ErrConflict)
 	}
 	m.put(key, value)

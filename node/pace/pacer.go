@@ -22,6 +22,14 @@ type Config struct {
 	Limits   Limits    // in force until others are set
 	Governor *Governor // default: one that is told nothing, and so slows nothing down
 
+	// Nodes is how many nodes share a second's rate: those of the cluster that
+	// live. It is called for each step, so that changes are followed. nil: 1.
+	Nodes func() int
+	// Markers is how many of them are marking; a source is marked by one node at
+	// a time, and the rate must not wait for those that have nothing to do with
+	// it. nil: Nodes.
+	Markers func() int
+
 	// Lags are asked about replicas every LagInterval while Run runs.
 	Lags        []LagFunc
 	LagInterval time.Duration // default 10 s
@@ -29,6 +37,18 @@ type Config struct {
 	Now        func() time.Time      // default time.Now
 	Logger     *slog.Logger          // default: silent
 	Registerer prometheus.Registerer // default: the metrics are not registered
+}
+
+// nodes is how many nodes share the rate of a kind of work.
+func (c *Config) nodes(kind Kind) int {
+	of := c.Nodes
+	if kind == Mark && c.Markers != nil {
+		of = c.Markers
+	}
+	if of == nil {
+		return 1
+	}
+	return max(1, of())
 }
 
 // Pacer knows the cluster's limits and pauses and this node's slow-down. Its

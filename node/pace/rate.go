@@ -19,43 +19,57 @@ type bucket struct {
 	at     time.Time // of tokens; zero: full
 }
 
-// burst is how much the bucket holds.
-func burst(perSecond int64) float64 { return max(1, float64(perSecond)) }
+// rate is how fast a bucket fills.
+type rate struct {
+	perSecond float64 // at full pace: this node's share of the cluster's
+	factor    float64 // what the slow-down leaves of it
+}
 
-// fill adds what has come since, at rate a second.
-func (b *bucket) fill(perSecond int64, factor float64, now time.Time) {
+// shared returns the share of one of so many nodes.
+func shared(perSecond int64, nodes int, factor float64) rate {
+	return rate{float64(perSecond) / float64(max(1, nodes)), factor}
+}
+
+// burst is how much the bucket holds.
+func (r rate) burst() float64 { return max(1, r.perSecond) }
+
+// fill adds what has come since.
+func (b *bucket) fill(r rate, now time.Time) {
 	if b.at.IsZero() {
-		b.tokens = burst(perSecond)
+		b.tokens = r.burst()
 	} else if dt := now.Sub(b.at).Seconds(); dt > 0 {
-		b.tokens += dt * float64(perSecond) * factor
+		b.tokens += dt * r.perSecond * r.factor
 	}
-	b.tokens = min(b.tokens, burst(perSecond))
+	b.tokens = min(b.tokens, r.burst())
 	b.at = now
 }
 
 // wait returns how long it is until want, or all that the bucket holds, is
 // there. The bucket is filled.
-func (b *bucket) wait(want, perSecond int64, factor float64) time.Duration {
-	missing := min(float64(want), burst(perSecond)) - b.tokens
+func (b *bucket) wait(want int64, r rate) time.Duration {
+	missing := min(float64(want), r.burst()) - b.tokens
 	if missing <= 1e-6 { // what rounding leaves
 		return 0
 	}
-	return max(time.Duration(missing/(float64(perSecond)*factor)*float64(time.Second)), time.Microsecond)
+	return max(time.Duration(missing/(r.perSecond*r.factor)*float64(time.Second)), time.Microsecond)
 }
 
 // rates is the two buckets of one kind of work.
 type rates struct{ files, bytes bucket }
 
-// wait fills the buckets and returns how long to wait for want.
-func (r *rates) wait(l *limits, want Amount, factor float64, now time.Time) time.Duration {
+// wait fills the buckets and returns how long one of so many nodes waits for
+// want.
+func (r *rates) wait(l *limits, want Amount, nodes int, factor float64, now time.Time) time.Duration {
 	var d time.Duration
 	if l.FilesPerSecond > 0 {
-		r.files.fill(l.FilesPerSecond, factor, now)
-		d = r.files.wait(want.Files, l.FilesPerSecond, factor)
+		rate := shared(l.FilesPerSecond, nodes, factor)
+		r.files.fill(rate, now)
+		d = r.files.wait(want.Files, rate)
 	}
 	if l.BytesPerSecond > 0 {
-		r.bytes.fill(l.BytesPerSecond, factor, now)
-		d = max(d, r.bytes.wait(want.Bytes, l.BytesPerSecond, factor))
+		rate := shared(l.BytesPerSecond, nodes, factor)
+		r.bytes.fill(rate, now)
+		d = max(d, r.bytes.wait(want.Bytes, rate))
 	}
 	return d
 }

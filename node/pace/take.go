@@ -132,9 +132,9 @@ func (w *Work) try(ctx context.Context, want Want) (*Grant, time.Duration, error
 	if h := s.held(w.kind, now); h != nil {
 		return nil, 0, h
 	}
-	l, factor := s.limits.of(w.kind), w.p.cfg.Governor.Factor()
+	l, factor, nodes := s.limits.of(w.kind), w.p.cfg.Governor.Factor(), w.p.cfg.nodes(w.kind)
 	w.mu.Lock()
-	wait := max(w.rates.wait(l, want.Amount, factor, now), w.slowdown(factor, now))
+	wait := max(w.rates.wait(l, want.Amount, nodes, factor, now), w.slowdown(factor, now))
 	step := w.rates.cut(l, want)
 	w.mu.Unlock()
 	if wait > 0 {
