@@ -83,8 +83,8 @@ func addServer(info *api.MemberInfo, s raftmeta.Server, applied uint64) {
 	if applied > info.Applied {
 		info.Lag = applied - info.Applied
 	}
-	if s.LastHeard > 0 {
-		seconds := s.LastHeard.Seconds()
+	if s.Heard > 0 {
+		seconds := s.Heard.Seconds()
 		info.LastHeardSeconds = &seconds
 	}
 }
@@ -168,16 +168,19 @@ func (n *Node) RemoveMember(ctx context.Context, req api.RemoveMemberRequest) er
 		return fmt.Errorf("%w: node %s is alive; let it leave, or remove it by force", api.ErrConflict, req.Node)
 	}
 	if err := n.meta.RemoveMember(ctx, req.Node); err != nil {
-		return lastMember(err)
+		return asConflict(err)
 	}
 	n.log.WarnContext(ctx, "member removed", "member", string(req.Node), "alive", alive)
 	return nil
 }
 
-// lastMember puts the refusal to remove the last member into the API's words.
-func lastMember(err error) error {
-	if errors.Is(err, raftmeta.ErrLastMember) {
+// asConflict puts the refusal to take a member away into the API's words.
+func asConflict(err error) error {
+	switch {
+	case errors.Is(err, raftmeta.ErrLastMember):
 		return fmt.Errorf("%w: it is the last node of the cluster; stop it instead, or remove its data dir", api.ErrConflict)
+	case errors.Is(err, raftmeta.ErrVoteNeeded):
+		return fmt.Errorf("%w: %w; wait until other nodes have caught up, or start those that are down", api.ErrConflict, err)
 	}
 	return err
 }

@@ -54,7 +54,7 @@ func (n *Node) Leave(ctx context.Context, _ api.LeaveRequest) error {
 	if err != nil {
 		n.leaving.Store(false)
 		resume()
-		return lastMember(err)
+		return asConflict(err)
 	}
 	n.stop(errHasLeft)
 	return nil

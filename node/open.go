@@ -226,11 +226,11 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 	allSources := func() []source.Source { return n.sources }
 	var err error
 	n.pace, err = pace.New(pace.Config{
-		Settings:   settings{n.meta},
-		Limits:     limits(n.cfg.Archive.Pace),
-		Governor:   n.governor,
-		Lags:       n.lags,
-		Logger:     n.log.With("part", "pace"),
+		Settings: settings{n.meta},
+		Limits:   limits(n.cfg.Archive.Pace),
+		Governor: n.governor,
+		Lags:     n.lags,
+		Logger:   n.log.With("part", "pace"),
 		//LATER Nodes:      n.living,
 		Registerer: metrics,
 	})
@@ -251,8 +251,8 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Pace:         n.pace.Work(pace.Delete),
 		Uploads:      n.uploads,
 		//LATER OthersKeep:   n.othersKeep,
-		Logger:       n.log,
-		Registerer:   metrics,
+		Logger:     n.log,
+		Registerer: metrics,
 	})
 	if err != nil {
 		return err

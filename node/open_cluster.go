@@ -98,7 +98,7 @@ func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
 		Formed:     n.formed,
 		Transport:  n.peers.RaftTransport(),
 		Peers:      n.peers,
-		//LATER DeadAfter:  n.cfg.DeadAfter,
+		DeadAfter:  n.cfg.DeadAfter,
 		Logger:     n.log,
 	})
 	if err != nil {
