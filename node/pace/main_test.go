@@ -3,7 +3,6 @@ package pace
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -29,7 +28,7 @@ type memory struct {
 	sets    map[string]int
 	err     error            // what Set returns, without doing anything
 	rival   func(key string) // called once before a Set, unlocked
-	yields  bool             // each Set gives way first, so that nodes meet
+	delay   time.Duration    // of each Set, so that nodes meet in it
 
 	conflicts int
 }
@@ -62,9 +61,7 @@ func (m *memory) Set(ctx context.Context, key string, value []byte, ifModIndex u
 	if rival != nil {
 		rival(key)
 	}
-	if m.yields {
-		runtime.Gosched()
-	}
+	time.Sleep(m.delay) // virtual
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {

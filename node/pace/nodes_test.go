@@ -103,38 +103,39 @@ func TestThreeNodesNeverExceedADaysBudget(t *testing.T) {
 		{"bytes", Limits{BytesPerDay: 100_003}, Want{Amount: Amount{10, 1000}, First: 1}, Amount{Bytes: 100_003}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m := newMemory(t)
-			m.yields = true
-			now := time.Date(2026, 5, 6, 7, 8, 9, 0, time.UTC)
-			var mu sync.Mutex
-			var done Amount
-			var all sync.WaitGroup
-			for range 3 {
-				w := newPacer(t, m, tt.limits, func(c *Config) { c.Now = func() time.Time { return now } }).Work(Mark)
-				all.Go(func() {
-					for {
-						g, err := w.Take(t.Context(), tt.want)
-						if AsHeld(err) != nil {
-							return
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemory(t)
+				m.delay = time.Millisecond
+				var mu sync.Mutex
+				var done Amount
+				var all sync.WaitGroup
+				for range 3 {
+					w := newPacer(t, m, tt.limits).Work(Mark)
+					all.Go(func() {
+						for {
+							g, err := w.Take(t.Context(), tt.want)
+							if AsHeld(err) != nil {
+								return
+							}
+							if err != nil {
+								t.Error(err)
+								return
+							}
+							g.End(g.Amount)
+							mu.Lock()
+							done = done.plus(g.Amount)
+							mu.Unlock()
 						}
-						if err != nil {
-							t.Error(err)
-							return
-						}
-						g.End(g.Amount)
-						mu.Lock()
-						done = done.plus(g.Amount)
-						mu.Unlock()
-					}
-				})
-			}
-			all.Wait()
-			if tt.most.Files > 0 && done.Files != tt.most.Files || tt.most.Bytes > 0 && (done.Bytes > tt.most.Bytes || done.Bytes < tt.most.Bytes-3) {
-				t.Errorf("%+v were granted, the day has %+v", done, tt.most)
-			}
-			if m.conflicts == 0 {
-				t.Error("no node was ever faster than another: the test tries nothing")
-			}
+					})
+				}
+				all.Wait()
+				if tt.most.Files > 0 && done.Files != tt.most.Files || tt.most.Bytes > 0 && (done.Bytes > tt.most.Bytes || done.Bytes < tt.most.Bytes-3) {
+					t.Errorf("%+v were granted, the day has %+v", done, tt.most)
+				}
+				if m.conflicts == 0 {
+					t.Error("no node was ever faster than another: the test tries nothing")
+				}
+			})
 		})
 	}
 }
