@@ -45,8 +45,9 @@ func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
 			due = unsafe == nil
 		}
 	}
+	due = due && !k.forOthers(p)
 	if due && k.cfg.Now().Sub(verifiedAt(p)) > verifiedWithin-verifyAhead {
-		if _, err := k.verifyLeased(ctx, p); err != nil {
+		if err := k.verifyDue(ctx, p); err != nil {
 			return err
 		}
 	}

@@ -88,6 +88,10 @@ type Config struct {
 	// The zero value is no grace at all; node/config supplies 720 h.
 	DeleteGrace time.Duration
 
+	// OthersKeep reports whether another living member does this work too. Then
+	// the first word on a pack is another node's than its packer's. nil: never.
+	OthersKeep func() bool
+
 	MaxAttempts      int            // refusals by the database until a row is FAILED; default 5
 	ScrubInterval    time.Duration  // default 30 days
 	ScrubBytesPerDay int64          // default 256 GiB
@@ -137,6 +141,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Interval == 0 {
 		c.Interval = defaultInterval
+	}
+	if c.OthersKeep == nil {
+		c.OthersKeep = func() bool { return false }
 	}
 	if c.Pace == nil {
 		c.Pace = pace.Free{}

@@ -1,8 +1,11 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"hash/fnv"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -152,7 +155,7 @@ func (k *Keeper) try(ctx context.Context, t task) error {
 // urgent first, and how long it is until it should look again.
 func (k *Keeper) find() (tasks []task, next time.Duration) {
 	v, now := k.cfg.Manifest.View(), k.cfg.Now()
-	s := survey{k: k, view: v, now: now, next: now.Add(k.cfg.Interval), hiding: k.audit.packs()}
+	s := survey{k: k, view: v, now: now, next: now.Add(k.cfg.Interval), hiding: k.audit.packs(), leased: leased(v)}
 	for p := range v.Packs() {
 		s.pack(p)
 	}
@@ -166,7 +169,23 @@ func (k *Keeper) find() (tasks []task, next time.Duration) {
 	}
 	s.scrub()
 	k.metrics.surveyed(&s)
+	s.spread(s.acks, s.verifies, s.deletes)
 	return slices.Concat(s.acks, s.verifies, s.deletes, s.collects, s.scrubs), max(s.next.Sub(now), 0)
+}
+
+// leased returns the packs that somebody works on under a lease; the zero id
+// stands for collecting, which has one lease for all.
+func leased(v *raftmeta.View) map[desformat.PackID]bool {
+	out := make(map[desformat.PackID]bool)
+	for _, l := range v.Leases() {
+		for _, id := range l.Job.Packs {
+			out[id] = true
+		}
+		if l.Job.Kind == raftmeta.JobCollect {
+			out[desformat.PackID{}] = true
+		}
+	}
+	return out
 }
 
 // survey is one look through the view.
@@ -176,6 +195,7 @@ type survey struct {
 	now    time.Time
 	next   time.Time                 // when the earliest task that waits may run
 	hiding map[desformat.PackID]bool // packs with open intents
+	leased map[desformat.PackID]bool // packs with a live lease; the zero id: collecting
 
 	acks, verifies, deletes, collects, scrubs []task
 
@@ -185,8 +205,32 @@ type survey struct {
 	oldest   time.Duration // age of the oldest verification
 }
 
-// add appends a task unless it waits for a retry.
+// spread puts tasks of the same urgency into an order of this node's own: nodes
+// that saw the same view would else ask for the same lease, one pack after the
+// other.
+func (s *survey) spread(lists ...[]task) {
+	for _, tasks := range lists {
+		slices.SortFunc(tasks, func(a, b task) int {
+			return cmp.Compare(place(s.k.cfg.Node, a.pack), place(s.k.cfg.Node, b.pack))
+		})
+	}
+}
+
+// place is where a pack stands in the order of a node.
+func place(node raftmeta.NodeID, pack desformat.PackID) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, string(node)) // a hash never fails
+	_, _ = h.Write(pack[:])
+	return h.Sum64()
+}
+
+// add appends a task unless it waits for a retry, or a lease is live that it
+// would clash with: to ask would cost an entry of the log to be refused. The
+// end of that lease is a change of the view, which wakes Run.
 func (s *survey) add(to *[]task, key taskKey, run func(context.Context) error) {
+	if s.leased[key.pack] {
+		return
+	}
 	s.k.mu.Lock()
 	r, failed := s.k.retryAt[key]
 	s.k.mu.Unlock()
@@ -229,7 +273,7 @@ func (s *survey) abandoned(p *raftmeta.Pack) bool {
 
 // mayBeDue reports whether p may have originals to delete by now.
 func (s *survey) mayBeDue(p *raftmeta.Pack) bool {
-	if !s.k.cfg.DeleteSource || !deletable(p) || s.deletionHeld() {
+	if !s.k.cfg.DeleteSource || !deletable(p) || s.deletionHeld() || s.k.forOthers(p) {
 		return false
 	}
 	at := p.Created.Add(s.k.cfg.DeleteGrace)
@@ -249,6 +293,9 @@ func (s *survey) verification(p *raftmeta.Pack) {
 	at := verifiedAt(p)
 	// A time in the future was taken from a clock that was wrong.
 	if at.IsZero() || at.Sub(s.now) > clockSkew {
+		if s.k.forOthers(p) {
+			return
+		}
 		s.add(&s.verifies, taskKey{raftmeta.JobVerify, p.ID}, s.verify(p))
 		return
 	}
@@ -263,10 +310,7 @@ func (s *survey) verification(p *raftmeta.Pack) {
 }
 
 func (s *survey) verify(p *raftmeta.Pack) func(context.Context) error {
-	return func(ctx context.Context) error {
-		_, err := s.k.verifyLeased(ctx, p)
-		return err
-	}
+	return func(ctx context.Context) error { return s.k.verifyDue(ctx, p) }
 }
 
 // scrub picks the packs that were verified longest ago, within what is left of

@@ -47,19 +47,40 @@ func (k *Keeper) verifyForOperator(ctx context.Context, id desformat.PackID) Res
 	if p == nil {
 		return Result{Pack: id, Err: fmt.Errorf("verify pack %s: %w", id, ErrNotLive)}
 	}
-	res, err := k.verifyLeased(ctx, p)
+	read := func(ctx context.Context) (Result, error) { return k.verify(ctx, p) }
+	res, err := k.underLease(ctx, p, read)
 	if errors.Is(err, raftmeta.ErrClash) {
 		// The lease only saves double work; reading takes no permission.
-		res, err = k.verify(ctx, p)
+		res, err = read(ctx)
 	}
 	res.Pack, res.Err = id, err
 	return res
 }
 
-func (k *Keeper) verifyLeased(ctx context.Context, p *raftmeta.Pack) (res Result, err error) {
+// forOthers reports whether the first verification of p is another node's to
+// make: who packed it may have read its own mistake, from its own cache, for the
+// store's content. Once another has read it whole, anybody may do it again.
+func (k *Keeper) forOthers(p *raftmeta.Pack) bool {
+	return p.PackedBy == k.cfg.Node && verifiedAt(p).IsZero() && k.cfg.OthersKeep()
+}
+
+// verifyDue verifies p unless another node has done it since p was looked at.
+// The view is not older than the lease, and so shows what came before it.
+func (k *Keeper) verifyDue(ctx context.Context, p *raftmeta.Pack) error {
+	_, err := k.underLease(ctx, p, func(ctx context.Context) (Result, error) {
+		if cur := k.cfg.Manifest.View().Pack(p.ID); cur != nil && !verifiedAt(cur).Equal(verifiedAt(p)) {
+			return Result{}, nil
+		}
+		return k.verify(ctx, p)
+	})
+	return err
+}
+
+// underLease runs f under a lease to verify p.
+func (k *Keeper) underLease(ctx context.Context, p *raftmeta.Pack, f func(context.Context) (Result, error)) (res Result, err error) {
 	job := raftmeta.Job{Kind: raftmeta.JobVerify, Packs: []desformat.PackID{p.ID}}
 	err = k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, _ raftmeta.Lease) error {
-		res, err = k.verify(ctx, p)
+		res, err = f(ctx)
 		return err
 	})
 	return res, err
