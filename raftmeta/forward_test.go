@@ -303,7 +303,6 @@ func TestRemovedNodeIsRefused(t *testing.T) {
 			})
 		}()
 		lead.waitFor(func(v *View) bool { return len(v.Leases()) == 1 })
-		removed := time.Now()
 		if err := lead.RemoveMember(t.Context(), n.cfg.Node); err != nil {
 			t.Fatal(err)
 		}
@@ -315,7 +314,7 @@ func TestRemovedNodeIsRefused(t *testing.T) {
 		expired := time.Now()
 		wantErr(t, <-worked, ErrStale)
 		if !stopped.Before(expired) {
-			t.Errorf("removed at %s, it stopped at %s, its lease was over at %s", removed, stopped, expired)
+			t.Errorf("it stopped at %s, its lease was over at %s", stopped, expired)
 		}
 		// As a leader, past every gate but the last.
 		data, err := encodeCommand(n.cfg.Node, &setCommand{Key: "k", Value: []byte("v")})
@@ -324,6 +323,36 @@ func TestRemovedNodeIsRefused(t *testing.T) {
 		}
 		_, _, err = lead.apply(t.Context(), data)
 		wantErr(t, err, ErrNotMember)
+	})
+}
+
+// TestHolderThatIsNoMemberStops: as soon as it is told.
+func TestHolderThatIsNoMemberStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		n := c.others(c.leaderAmong(c.nodes...))[0]
+		began := time.Now()
+		err := n.WithLease(t.Context(), Job{Kind: JobCollect}, func(ctx context.Context, _ Lease) error {
+			refused, err := json.Marshal(response{Refused: refuse(ErrNotMember)})
+			if err != nil {
+				return err
+			}
+			c.wires.set(func(w *wires) {
+				w.forge = func(from NodeID) []byte {
+					if from == n.cfg.Node {
+						return refused
+					}
+					return nil
+				}
+			})
+			<-ctx.Done()
+			c.wires.set(func(w *wires) { w.forge = nil })
+			return context.Cause(ctx)
+		})
+		wantErr(t, err, ErrStale)
+		if took := time.Since(began); took > ttl/3+time.Second {
+			t.Errorf("stopped after %s", took)
+		}
 	})
 }
 
