@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"iter"
 	"log/slog"
 	"time"
 
@@ -40,7 +39,8 @@ var (
 // View is one immutable moment of the manifest; *raftmeta.View is one.
 type View interface {
 	Leases() []raftmeta.Lease
-	Packs() iter.Seq[*raftmeta.Pack]
+	// Overlapping returns the live packs whose range overlaps r, in any order.
+	Overlapping(r desformat.Range) []*raftmeta.Pack
 	Applied() uint64 // the Raft index of this moment
 }
 
@@ -114,12 +114,18 @@ type Config struct {
 	Finder   Finder
 	Acks     Acknowledger
 	Cluster  desformat.ClusterID
-	SpoolDir string // a folder of the packer's own; created, and emptied of what a crash left
+	Node     raftmeta.NodeID // orders the cuts, so that nodes begin at different ones; default "": by rising range
+	SpoolDir string          // a folder of the packer's own; created, and emptied of what a crash left
 
 	// Emptied reports whether a root's folder, by its id, is known for one below
 	// which originals were deleted: when it is empty they are absent, and no disk
 	// is missing. nil: none is known.
 	Emptied func(rootID string) bool
+
+	// OthersPack reports whether another living node packs. Then this one does
+	// not insist on rows whose root it does not see: it would keep the ranges from
+	// those that do. nil: never.
+	OthersPack func() bool
 
 	// Marking says whether marking is at rest, whether because some backlog
 	// reached its limit, and whether it trickles: what is MARKED is packed as it
@@ -192,6 +198,9 @@ func (c Config) withDefaults() Config {
 	def(&c.PutRetries, 4)
 	if c.Marking == nil {
 		c.Marking = func() (bool, bool, bool) { return true, false, false }
+	}
+	if c.OthersPack == nil {
+		c.OthersPack = func() bool { return false }
 	}
 	if c.Pace == nil {
 		c.Pace = pace.Free{}

@@ -10,6 +10,7 @@ type metrics struct {
 	rows, bytes, packs   prometheus.Counter
 	again                prometheus.Counter
 	retries, errors      prometheus.Counter
+	clashes              prometheus.Counter
 	failures             map[string]prometheus.Counter // by code
 	backlogRows, backlog prometheus.Gauge
 	building             prometheus.Gauge
@@ -45,6 +46,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		again:       counter("acknowledged_again_total", "Rows whose file lived in a pack already."),
 		retries:     counter("retries_total", "Repeated steps against the store or the manifest."),
 		errors:      counter("errors_total", "Builds and rounds that ended with an error."),
+		clashes:     counter("lease_clashes_total", "Leases asked for in vain: another node was faster."),
 		backlogRows: gauge("backlog_rows", "MARKED rows that were due at the last round."),
 		backlog:     gauge("backlog_bytes", "Bytes of the MARKED rows that were due at the last round, half a pack counted for each at most."),
 		building:    gauge("building", "Packs being built, uploaded or committed now."),

@@ -38,6 +38,16 @@ type cut struct {
 	rows   int64
 	bytes  int64 // as planned: capped, with overhead
 	oldest time.Time
+	asOf   uint64 // the manifest's Raft index before its rows were counted
+}
+
+// planned is what plan has found.
+type planned struct {
+	cuts      []cut             // to be packed now, rising
+	busy      []desformat.Range // would be, but can't be leased
+	rows      int64             // due, in all
+	bytes     int64             // of them, capped
+	tooCoarse bool              // some range holds more than a pack and the buckets are too wide to split it
 }
 
 func (p *planning) weigh(buckets []source.Bucket, r desformat.Range) cut {
@@ -55,12 +65,13 @@ func (p *planning) weigh(buckets []source.Bucket, r desformat.Range) cut {
 	return c
 }
 
-// plan cuts the backlog into ranges of about one pack and returns those whose
-// time has come, rising. tooCoarse is true when some range holds more than a
-// pack and the buckets are too wide to split it.
-func plan(p planning) (cuts []cut, tooCoarse bool) {
+// plan cuts the backlog into ranges of about one pack and finds those whose
+// time has come.
+func plan(p planning) (found planned) {
 	whole := p.weigh(p.buckets, desformat.Range{})
+	found.rows, found.bytes = whole.rows, whole.bytes-whole.rows*rowOverhead
 	leaves, tooCoarse := p.split(p.buckets, whole, nil)
+	found.tooCoarse = tooCoarse
 	// Less than a third of a pack is small. Leaves come from splitting more than
 	// a pack in two, so most hold a half.
 	small := p.packSize / 3
@@ -72,11 +83,15 @@ func plan(p planning) (cuts []cut, tooCoarse bool) {
 		p.flush = true // marking waits for room and the packer for rows: somebody has to begin
 	}
 	for _, c := range leaves {
-		if ready(c) && !p.busy(c.rng) {
-			cuts = append(cuts, c)
+		switch {
+		case !ready(c):
+		case p.busy(c.rng):
+			found.busy = append(found.busy, c.rng)
+		default:
+			found.cuts = append(found.cuts, c)
 		}
 	}
-	return cuts, tooCoarse
+	return found
 }
 
 // split appends the leaves of c.rng: ranges of at most one pack, or as narrow

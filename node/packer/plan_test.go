@@ -96,7 +96,8 @@ func TestPlanCutsIntoPacks(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&p)
 			}
-			cuts, tooCoarse := plan(p)
+			found := plan(p)
+			cuts, tooCoarse := found.cuts, found.tooCoarse
 			if tooCoarse {
 				t.Error("buckets called too coarse")
 			}
@@ -115,20 +116,20 @@ func TestPlanDoesNotCutHugeFilesToDust(t *testing.T) {
 	}
 	p := planFor([]source.Bucket{near(0x1230, 1), near(0x1231, 1)}, 16)
 	p.flush = true
-	if cuts, _ := plan(p); !slices.Equal(ranges(cuts), []string{"0/0"}) {
-		t.Errorf("two huge files are cut into %v", ranges(cuts))
+	if found := plan(p); !slices.Equal(ranges(found.cuts), []string{"0/0"}) {
+		t.Errorf("two huge files are cut into %v", ranges(found.cuts))
 	}
 	p.buckets = append(p.buckets, near(0xf000, 1))
-	if cuts, _ := plan(p); !slices.Equal(ranges(cuts), []string{"0/1", "1/1"}) {
-		t.Errorf("three huge files are cut into %v", ranges(cuts))
+	if found := plan(p); !slices.Equal(ranges(found.cuts), []string{"0/1", "1/1"}) {
+		t.Errorf("three huge files are cut into %v", ranges(found.cuts))
 	}
 	p.buckets = []source.Bucket{near(0x1230, 3)}
-	if cuts, tooCoarse := plan(p); !tooCoarse || len(cuts) != 1 {
-		t.Errorf("three huge files in one bucket: %v, too coarse %v", ranges(cuts), tooCoarse)
+	if found := plan(p); !found.tooCoarse || len(found.cuts) != 1 {
+		t.Errorf("three huge files in one bucket: %v, too coarse %v", ranges(found.cuts), found.tooCoarse)
 	}
 	p.buckets = []source.Bucket{{Range: near(0x1230, 1).Range, Rows: 1, Bytes: 100 * size, Oldest: epoch}}
-	if cuts, tooCoarse := plan(p); tooCoarse || len(cuts) != 1 {
-		t.Errorf("one row can't be split: %v, too coarse %v", ranges(cuts), tooCoarse)
+	if found := plan(p); found.tooCoarse || len(found.cuts) != 1 {
+		t.Errorf("one row can't be split: %v, too coarse %v", ranges(found.cuts), found.tooCoarse)
 	}
 }
 
@@ -147,7 +148,8 @@ func TestPlanProperties(t *testing.T) {
 		}
 		p := planFor(merge(buckets), bits)
 		p.flush = true
-		cuts, tooCoarse := plan(p)
+		found := plan(p)
+		cuts, tooCoarse := found.cuts, found.tooCoarse
 		weight := make(map[desformat.Range]int64)
 		for i, c := range cuts {
 			rows -= c.rows

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"iter"
 	"maps"
 	"slices"
 
@@ -48,8 +47,13 @@ func (v worldView) Leases() []raftmeta.Lease {
 	return slices.Collect(maps.Values(v.w.leases))
 }
 
-func (v worldView) Packs() iter.Seq[*raftmeta.Pack] {
+func (v worldView) Overlapping(r desformat.Range) (found []*raftmeta.Pack) {
 	v.w.mu.Lock()
 	defer v.w.mu.Unlock()
-	return slices.Values(slices.Collect(maps.Values(v.w.packs)))
+	for _, p := range v.w.packs {
+		if p.Range.Overlaps(r) {
+			found = append(found, p)
+		}
+	}
+	return found
 }
