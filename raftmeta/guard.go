@@ -89,10 +89,16 @@ func (g *guard) wrote(last *error, what string, err error) error {
 func (g *guard) pause() bool {
 	g.mu.Lock()
 	wait := time.Until(g.failAt.Add(writePause))
-	if g.logErr == nil && g.termErr == nil {
-		wait = 0
-	}
+	failing := g.logErr != nil || g.termErr != nil
 	g.mu.Unlock()
+	if !failing || wait <= 0 {
+		select {
+		case <-g.stop:
+			return false
+		default:
+			return true
+		}
+	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
