@@ -20,7 +20,7 @@ import (
 type Leaser interface {
 	// WithLease runs work under a lease on job, with a context that ends before
 	// the lease can be given to anybody else. raftmeta.ErrClash: somebody else
-	// does this job.
+	// does this job, and its lease is among Config.Live by now, if it lives still.
 	WithLease(ctx context.Context, job raftmeta.Job, work func(context.Context, raftmeta.Lease) error) error
 }
 
@@ -30,6 +30,14 @@ type Config struct {
 	Sources func() []source.Source
 	Leases  Leaser
 	Cluster desformat.ClusterID
+
+	// Node is this node, and Live the leases of the newest view: while another
+	// node marks, marking is not at rest here either. nil: nobody else does.
+	Node raftmeta.NodeID
+	Live func() []raftmeta.Lease
+	// Shared is where the nodes tell each other that marking rests at a backlog
+	// limit. nil: they don't.
+	Shared Settings
 
 	ShardBits uint8         // default 10
 	MinAge    time.Duration // rows younger than this wait; default 0: none do
@@ -90,6 +98,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Pace == nil {
 		c.Pace = pace.Free{}
+	}
+	if c.Live == nil {
+		c.Live = func() []raftmeta.Lease { return nil }
 	}
 	if c.Stuck == nil {
 		c.Stuck = func(string) (int64, int64, func(string) bool) { return 0, 0, func(string) bool { return false } }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
@@ -30,6 +31,8 @@ type Marker struct {
 	done   map[string]bool   // sources that have had a round
 	faults map[string]error  // why the last round of a source ended early
 	resume map[string]string // the id behind which the next round begins
+
+	seen map[desformat.Token]time.Time // other nodes' leases to mark, since when
 }
 
 // New checks cfg and returns a Marker. It starts nothing.
@@ -144,6 +147,12 @@ func (m *Marker) Once(ctx context.Context) (marked, refused int, err error) {
 		}
 		marked, refused = marked+r.marked, refused+r.refused
 		m.note(s.Name, r.full, err)
+		if !r.judged {
+			continue
+		}
+		if err := m.shareFull(ctx, s.Name, r.full); err != nil {
+			errs = append(errs, fmt.Errorf("mark source %s: %w", s.Name, err))
+		}
 	}
 	return marked, refused, errors.Join(errs...)
 }
@@ -165,10 +174,12 @@ func (m *Marker) note(name string, full bool, err error) {
 // left no eligible row in any source, stopped at a backlog limit (then full is
 // true), was held, found the work in other hands, or could not reach the source,
 // for which the others' rows need not wait. Without Run nothing is marked here,
-// and only a round under way is unrest.
+// and only a round under way is unrest. Another node's marking is unrest too, as
+// far as this node's view shows its lease.
 //
 // A round that waits for its pace is at rest too: it may take days. It trickles
-// then: more rows come, but slowly.
+// then: more rows come, but slowly. So does another node's that goes on for more
+// than a minute.
 func (m *Marker) Rested() (rested, full, trickles bool) {
 	sources, waiting := m.cfg.Sources(), m.cfg.Pace.Waiting()
 	m.mu.Lock()
@@ -176,10 +187,12 @@ func (m *Marker) Rested() (rested, full, trickles bool) {
 	trickles = m.busy && waiting
 	rested = !m.busy
 	for _, s := range sources {
-		full = full || m.full[s.Name]
+		full = full || m.isFull(s.Name)
 		rested = rested && (m.done[s.Name] || !m.alive)
 	}
-	return rested && (m.asked == m.served || !m.alive) || trickles, full, trickles
+	rested = rested && (m.asked == m.served || !m.alive) || trickles
+	others, trickling := m.others(sources)
+	return rested && !others, full, trickles || trickling
 }
 
 // Problem returns what stopped the last round of some source, a *pace.Held when
@@ -210,6 +223,7 @@ type round struct {
 
 	marked, refused int
 	full            bool
+	judged          bool  // full is what the backlog says, and not for want of a look at it
 	backlogRows     int64 // counted at the beginning, plus what was marked since; without what is stuck
 	backlogBytes    int64
 	stuck           func(path string) bool // whose root is gone
@@ -223,25 +237,35 @@ func (r *round) run(ctx context.Context) error {
 	// A look without the lease: an idle source costs no lease in each round.
 	first, err := r.source.Rows.Eligible(ctx, r.before, "", 1)
 	if err != nil || len(first) == 0 {
-		return err
-	}
-	if err := r.count(ctx); err != nil {
+		r.judged = err == nil
 		return err
 	}
 	m := r.Marker
 	m.mu.Lock()
-	wasFull := m.full[r.source.Name]
+	wasFull := m.isFull(r.source.Name)
 	m.mu.Unlock()
-	if r.over(1) || wasFull && r.over(2) {
-		r.full = true
-		return nil
+	if wasFull { // nor does one that waits for room
+		if err := r.count(ctx); err != nil {
+			return err
+		}
+		if r.over(2) {
+			r.full, r.judged = true, true
+			return nil
+		}
 	}
 	began := m.cfg.Now()
 	err = m.cfg.Leases.WithLease(ctx, raftmeta.Job{Kind: raftmeta.JobMark, Source: r.source.Name},
-		func(ctx context.Context, _ raftmeta.Lease) error { return r.pages(ctx) })
+		func(ctx context.Context, _ raftmeta.Lease) error {
+			// Only now: another node may have marked until a moment ago.
+			if err := r.count(ctx); err != nil {
+				return err
+			}
+			return r.pages(ctx)
+		})
 	if errors.Is(err, raftmeta.ErrClash) {
 		return nil
 	}
+	r.judged = err == nil
 	m.metrics.round.Observe(m.cfg.Now().Sub(began).Seconds())
 	return err
 }
