@@ -61,7 +61,9 @@ func barePair(b *testing.B, n int) *quic.Conn {
 			tasks.Go(func() {
 				var q [64]byte
 				_, _ = io.ReadFull(s, q[:]) // the caller counts what comes
-				if s.TryWriteAll(data) != nil { panic(1) }
+				if s.TryWriteAll(data) != nil {
+					panic(1)
+				}
 				_ = s.Close()
 				_, _ = s.Read(q[:])
 			})

@@ -12,8 +12,10 @@ import (
 )
 
 const (
-	// maxHandshakes bounds the TLS handshakes under way on TCP.
-	maxHandshakes = 64
+	// maxHandshakes bounds the TLS handshakes under way on TCP, and those of one
+	// host.
+	maxHandshakes     = 64
+	maxHandshakesHost = 32
 	// acceptPatience is how long a welcomed connection waits for Raft to take it.
 	acceptPatience = 5 * time.Second
 )
@@ -221,10 +223,40 @@ func (c *raftConn) Close() error {
 	return c.Conn.Close()
 }
 
+// handshakes counts those under way on TCP, in all and by host, so that one host
+// that says nothing does not keep all others out.
+type handshakes struct {
+	mu     sync.Mutex // guards what follows
+	all    int
+	byHost map[string]int
+}
+
+// begin takes a place; false: there is none.
+func (h *handshakes) begin(host string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.all >= maxHandshakes || h.byHost[host] >= maxHandshakesHost {
+		return false
+	}
+	h.all++
+	h.byHost[host]++
+	return true
+}
+
+// end gives a place back.
+func (h *handshakes) end(host string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.all--
+	if h.byHost[host]--; h.byHost[host] == 0 {
+		delete(h.byHost, host)
+	}
+}
+
 // acceptTCP hands each connection to a task of its own, so that a peer that
 // says nothing holds up nobody.
 func (e *Endpoint) acceptTCP(ctx context.Context) error {
-	shaking := make(chan struct{}, maxHandshakes)
+	shaking := &handshakes{byHost: map[string]int{}}
 	for {
 		raw, err := e.tcp.Accept()
 		if err != nil {
@@ -237,29 +269,31 @@ func (e *Endpoint) acceptTCP(ctx context.Context) error {
 				return fmt.Errorf("accept on TCP: %w", err)
 			}
 		}
-		select {
-		case shaking <- struct{}{}:
-		default:
-			_ = raw.Close() // too many at once: the peer tries again
+		host, _, err := net.SplitHostPort(raw.RemoteAddr().String())
+		if err != nil {
+			host = raw.RemoteAddr().String()
+		}
+		if !shaking.begin(host) {
+			e.refusals.tell(raw.RemoteAddr(), alpnRaft, fmt.Errorf("%w: too many handshakes at once", ErrBusy))
+			_ = raw.Close() // the peer tries again
 			continue
 		}
-		if !e.spawn(func() {
-			defer func() { <-shaking }()
-			e.raft.welcome(ctx, raw)
-		}) {
+		if !e.spawn(func() { e.raft.welcome(ctx, raw, func() { shaking.end(host) }) }) {
 			_ = raw.Close()
 		}
 	}
 }
 
-// welcome shakes hands with a node that dialled, and hands it to Accept.
-func (l *RaftLayer) welcome(ctx context.Context, raw net.Conn) {
+// welcome shakes hands with a node that dialled, tells that the handshake is
+// over, and hands the connection to Accept.
+func (l *RaftLayer) welcome(ctx context.Context, raw net.Conn, over func()) {
 	ctx, cancel := context.WithTimeout(ctx, l.e.cfg.DialTimeout)
 	defer cancel()
 	conn := tls.Server(raw, l.e.id.accepting(alpnRaft, raw.RemoteAddr(), l.e.refusals.tell))
 	deadline, _ := ctx.Deadline()
 	_ = raw.SetDeadline(deadline) // a connection that takes none fails below
 	c, err := l.greet(ctx, conn)
+	over()
 	if err != nil {
 		if !errors.Is(err, ErrIdentity) && !errors.Is(err, ErrNotMember) { // those were told
 			l.e.refusals.tell(raw.RemoteAddr(), alpnRaft, err)

@@ -346,6 +346,50 @@ func TestGarbageOverTCPGetsNothing(t *testing.T) {
 	}
 }
 
+// Whoever opens connections and says nothing keeps out nobody but its own host,
+// and not for long.
+func TestSilentHandshakesAreBounded(t *testing.T) {
+	h := handshakes{byHost: map[string]int{}}
+	took := func(host string) (n int) {
+		for h.begin(host) {
+			n++
+		}
+		return n
+	}
+	if one, two, three := took("1.0.0.9"), took("1.0.0.8"), took("1.0.0.7"); one != maxHandshakesHost || two != maxHandshakes-maxHandshakesHost || three != 0 {
+		t.Errorf("%d of one host, %d of another, %d of a third", one, two, three)
+	}
+	h.end("1.0.0.9")
+	if h.begin("1.0.0.8") || !h.begin("1.0.0.7") {
+		t.Error("a place that was given back went to the wrong host")
+	}
+
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a, b := w.start("a", 1, nil), w.start("b", 2, nil)
+		var silent []net.Conn
+		for range maxHandshakesHost { // all of one host: a pipe has no address
+			c, err := w.dial(t.Context(), "1.0.0.2:7947")
+			if err != nil {
+				t.Fatal(err)
+			}
+			silent = append(silent, c)
+		}
+		synctest.Wait()
+		if _, err := a.Raft().Dial("b", 0); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("one more of that host: %v", err)
+		}
+		if n := testutil.ToFloat64(b.m.refused.WithLabelValues("raft", reasonBusy)); n != 1 {
+			t.Errorf("%v refusals were counted", n)
+		}
+		time.Sleep(b.cfg.DialTimeout)
+		dialRaft(t, a, b)
+		for _, c := range silent {
+			_ = c.Close()
+		}
+	})
+}
+
 // A scanner does not fill the disk, and hides no refusal of another kind.
 func TestRefusalsAreLoggedWithinBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
