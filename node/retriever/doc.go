@@ -23,8 +23,16 @@
 //   - A hit asks neither for confirmation nor a source.
 //   - Content up to 1 MiB is verified as a whole before it is handed out, more
 //     of it piece by piece while it is read: no unverified byte leaves.
+//   - What another node answered is served while it is provably the newest in
+//     this node's own view: its pack is live there and its ordinal is not dead,
+//     and no covering pack with a MaxSeq above its seq was added after the index
+//     answered at; a node that has not applied that index yet believes it. So a
+//     merge, a tombstone or a removal ends it as soon as this node knows. Why
+//     that is enough stands in foreign.go. It shares the data cache and its cap.
+//   - Other nodes are answered from packs and this node's view alone; what they
+//     are told of absence is no more than a hint to them.
 //   - Both caches keep to their caps after every insertion. Packs never change,
 //     so what is cached needs no expiry; it goes when its pack leaves the view.
 //
-// Not for: HTTP (api), placement among nodes, repairing what is corrupt.
+// Not for: HTTP (api), asking other nodes (router), repairing what is corrupt.
 package retriever

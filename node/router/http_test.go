@@ -63,10 +63,14 @@ func TestAnswerOverHTTPIsTheOwners(t *testing.T) {
 		header map[string]string
 	}
 	requests := []request{
-		{"GET", nil}, {"HEAD", nil},
-		{"GET", map[string]string{"Range": "bytes=1-3"}}, {"GET", map[string]string{"Range": "bytes=-1"}},
-		{"GET", map[string]string{"Range": "bytes=99999999-"}}, {"HEAD", map[string]string{"Range": "bytes=0-0"}},
-		{"GET", map[string]string{"If-None-Match": "ETAG"}}, {"GET", map[string]string{"If-Match": `"other"`}},
+		{"GET", nil},
+		{"HEAD", nil},
+		{"GET", map[string]string{"Range": "bytes=1-3"}},
+		{"GET", map[string]string{"Range": "bytes=-1"}},
+		{"GET", map[string]string{"Range": "bytes=99999999-"}},
+		{"HEAD", map[string]string{"Range": "bytes=0-0"}},
+		{"GET", map[string]string{"If-None-Match": "ETAG"}},
+		{"GET", map[string]string{"If-Match": `"other"`}},
 		{"GET", map[string]string{"If-Modified-Since": epoch.Add(time.Hour).Format(http.TimeFormat)}},
 		{"GET", map[string]string{"Range": "bytes=0-0", "If-Range": "ETAG"}},
 	}

@@ -42,7 +42,7 @@ type world struct {
 	quorum atomic.Bool
 
 	mu     sync.Mutex
-	states []view // guarded by mu: by Raft index; states[0] is empty
+	states []*view // guarded by mu: by Raft index; states[0] is empty
 }
 
 // newWorld makes a cluster whose shards all have the owners named, best first,
@@ -51,7 +51,7 @@ func newWorld(tb testing.TB, ids ...ring.NodeID) *world {
 	tb.Helper()
 	w := &world{
 		tb: tb, store: storetest.NewFake(tb), rows: &rows{}, files: files{}, order: ids,
-		nodes: map[ring.NodeID]*node{}, states: []view{{}},
+		nodes: map[ring.NodeID]*node{}, states: []*view{{}},
 	}
 	w.quorum.Store(true)
 	w.store.SetNoList()
@@ -117,7 +117,7 @@ func (w *world) head() uint64 {
 	return uint64(len(w.states) - 1)
 }
 
-func (w *world) state(index uint64) view {
+func (w *world) state(index uint64) *view {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.states[index]
@@ -129,7 +129,7 @@ func (w *world) commit(change func(packs []*raftmeta.Pack, index uint64) []*raft
 	w.mu.Lock()
 	index := uint64(len(w.states))
 	packs := change(slices.Clone(w.states[index-1].packs), index)
-	w.states = append(w.states, view{packs, index})
+	w.states = append(w.states, &view{packs, index})
 	w.mu.Unlock()
 	for id, n := range w.nodes {
 		if !slices.Contains(but, id) {
