@@ -40,6 +40,7 @@ type world struct {
 	t       testing.TB
 	dir     string // root of the files
 	spool   string
+	spools  []string // of all packers
 	sources []source.Source
 	tables  map[string]*source.SQLite
 	dbs     map[string]string // their files
@@ -115,6 +116,7 @@ func (w *world) packer(change ...func(*Config)) *Packer {
 	for _, c := range change {
 		c(&cfg)
 	}
+	w.spools = append(w.spools, cfg.SpoolDir)
 	p, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
@@ -274,8 +276,10 @@ func (w *world) check(files map[string][]byte) {
 			w.t.Errorf("object %s is unknown", key)
 		}
 	}
-	if left, err := os.ReadDir(w.spool); err != nil || len(left) > 0 {
-		w.t.Errorf("%d files left in the spool, %v", len(left), err)
+	for _, spool := range w.spools {
+		if left, err := os.ReadDir(spool); len(left) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+			w.t.Errorf("%d files left in the spool, %v", len(left), err)
+		}
 	}
 }
 
@@ -297,10 +301,14 @@ func (w *world) row(name string) source.Row {
 
 // locate finds the live record of name with the highest seq.
 func (w *world) locate(ctx context.Context, name string) (*raftmeta.Pack, *desformat.Header, desformat.Location, error) {
-	hash := desformat.HashName(name)
 	w.mu.Lock()
 	packs := slices.Collect(maps.Values(w.packs))
 	w.mu.Unlock()
+	return w.locateIn(ctx, packs, name)
+}
+
+func (w *world) locateIn(ctx context.Context, packs []*raftmeta.Pack, name string) (*raftmeta.Pack, *desformat.Header, desformat.Location, error) {
+	hash := desformat.HashName(name)
 	var pack *raftmeta.Pack
 	var header *desformat.Header
 	var place desformat.Location
@@ -337,7 +345,10 @@ func (w *world) Find(ctx context.Context, name string) (*Found, error) {
 	if w.step("find") != noFault {
 		return nil, fmt.Errorf("find: %w", errInjected)
 	}
-	p, h, loc, err := w.locate(ctx, name)
+	return found(w.locate(ctx, name))
+}
+
+func found(p *raftmeta.Pack, h *desformat.Header, loc desformat.Location, err error) (*Found, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -372,6 +383,12 @@ func (w *world) read(name string) ([]byte, *desformat.Header) {
 
 // AcknowledgeFrom is the world's Acknowledger: what the keeper does.
 func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher, refused func(string, string, uint32)) error {
+	return w.acknowledge(ctx, w.tables, p, f, refused)
+}
+
+func (w *world) acknowledge(ctx context.Context, tables map[string]*source.SQLite, p *raftmeta.Pack, f desformat.Fetcher,
+	refused func(string, string, uint32),
+) error {
 	acks := make(map[string][]source.Ack)
 	ordinals := make(map[string][]uint32)
 	for e, err := range desformat.ReadCatalog(ctx, f, p.Catalog) {
@@ -388,7 +405,7 @@ func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desform
 		for i := 0; i < len(all); i += source.MaxBatch {
 			var results []source.AckResult
 			err := w.do("acknowledge rows", func() (err error) {
-				results, err = w.tables[name].Acknowledge(ctx, all[i:min(i+source.MaxBatch, len(all))], 5, w.now())
+				results, err = tables[name].Acknowledge(ctx, all[i:min(i+source.MaxBatch, len(all))], 5, w.now())
 				return err
 			})
 			if err != nil {
@@ -410,6 +427,7 @@ func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desform
 		defer w.mu.Unlock()
 		changed := *w.packs[p.ID]
 		changed.Acknowledged, changed.Dead = true, dead
+		w.index++
 		w.packs[p.ID] = &changed
 		return nil
 	})
@@ -417,6 +435,10 @@ func (w *world) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desform
 
 // WithLease grants under raftmeta's rules; a lease ends with its work.
 func (w *world) WithLease(ctx context.Context, job raftmeta.Job, work func(context.Context, raftmeta.Lease) error) error {
+	return w.withLease(ctx, "", job, work)
+}
+
+func (w *world) withLease(ctx context.Context, holder raftmeta.NodeID, job raftmeta.Job, work func(context.Context, raftmeta.Lease) error) error {
 	var lease raftmeta.Lease
 	err := w.do("grant", func() error {
 		w.mu.Lock()
@@ -432,7 +454,7 @@ func (w *world) WithLease(ctx context.Context, job raftmeta.Job, work func(conte
 			}
 		}
 		w.index++
-		lease = raftmeta.Lease{Token: desformat.Token{Generation: 1, Index: w.index}, Job: job}
+		lease = raftmeta.Lease{Token: desformat.Token{Generation: 1, Index: w.index}, Job: job, Holder: holder}
 		w.leases[lease.Token] = lease
 		return nil
 	})
