@@ -3,6 +3,7 @@ package transport
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -98,7 +99,7 @@ func BenchmarkHop(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				if n, err := s.Read(q[:1]); n != 0 || err != io.EOF {
+				if n, err := s.Read(q[:1]); n != 0 || !errors.Is(err, io.EOF) {
 					b.Fatal(n, err)
 				}
 			}

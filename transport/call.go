@@ -86,7 +86,7 @@ func (e *Endpoint) CallAddr(ctx context.Context, addr, method string, body []byt
 func (e *Endpoint) callAddr(ctx context.Context, addr, method string, body []byte) (answer []byte, node string, err error) {
 	ctx, cancel := e.bounded(ctx)
 	defer cancel()
-	if addr == e.Addr() { // a socket does not shake hands with itself
+	if addr == e.Addr() { // lists of seeds hold this node too
 		return nil, e.id.Node(), fmt.Errorf("%w: it is this node", ErrInvalid)
 	}
 	conn, err := e.dialQUIC(ctx, addr, alpnCall, "")
