@@ -169,13 +169,15 @@ func TestAnotherNodesMarkingIsUnrest(t *testing.T) {
 		{
 			"one marks for long, another since now",
 			[]raftmeta.Lease{lease("b", raftmeta.JobMark, "s0", 7)},
-			[]raftmeta.Lease{lease("b", raftmeta.JobMark, "s0", 7), lease("c", raftmeta.JobMark, "s1", 8)}, false, false, false, 1,
+			[]raftmeta.Lease{lease("b", raftmeta.JobMark, "s0", 7), lease("c", raftmeta.JobMark, "s1", 8)},
+			false, false, false, 1,
 		},
 		{"this node's own lease", []raftmeta.Lease{lease("a", raftmeta.JobMark, "s0", 7)}, nil, true, true, false, 1},
 		{"a source that this node does not have", []raftmeta.Lease{lease("b", raftmeta.JobMark, "x", 7)}, nil, true, true, false, 1},
 		{"another packs", []raftmeta.Lease{lease("b", raftmeta.JobPack, "", 7)}, nil, true, true, false, 0},
 		{
-			"two mark", []raftmeta.Lease{lease("b", raftmeta.JobMark, "s0", 7), lease("c", raftmeta.JobMark, "s1", 8), lease("c", raftmeta.JobMark, "s2", 9)},
+			"two mark",
+			[]raftmeta.Lease{lease("b", raftmeta.JobMark, "s0", 7), lease("c", raftmeta.JobMark, "s1", 8), lease("c", raftmeta.JobMark, "s2", 9)},
 			nil, false, true, false, 2,
 		},
 	} {

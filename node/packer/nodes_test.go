@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/pace"
@@ -262,6 +265,49 @@ func TestANodeWithoutTheRootDoesNotKeepItsRangesFromOthers(t *testing.T) {
 			w.check(want)
 		})
 	}
+}
+
+// A flush waits for a range that another node holds. It counts the backlog now
+// and then, and goes on as soon as the view shows the range free.
+func TestAFlushWaitsForOthersWithoutCountingAllTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		files := w.add(30, small)
+		held := raftmeta.Lease{Token: desformat.Token{Generation: 1, Index: 1}, Job: raftmeta.Job{Kind: raftmeta.JobPack}}
+		w.leases[held.Token], w.index = held, 1
+		var counts atomic.Int64
+		w.hook = func(step string) fault {
+			if step == "backlog" {
+				counts.Add(1)
+			}
+			return noFault
+		}
+		p := w.packer()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- p.Run(ctx) }()
+		for range 600 { // an archive run asks again and again
+			p.Flush()
+			time.Sleep(100 * time.Millisecond) // virtual
+		}
+		synctest.Wait()
+		if got, most := counts.Load(), int64(time.Minute/leastRecount)+2; got < 2 || got > most {
+			t.Errorf("counted %d times in a minute, want at most %d", got, most)
+		}
+		w.mu.Lock()
+		delete(w.leases, held.Token)
+		w.mu.Unlock()
+		time.Sleep(2 * shortPause)
+		synctest.Wait()
+		if len(w.packs) != 1 {
+			t.Error("a free range waits for the next count")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+		w.check(files)
+	})
 }
 
 // noRoot is the files of a node on which their root is not mounted.
