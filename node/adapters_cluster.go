@@ -11,9 +11,9 @@ import (
 	"slices"
 
 	"github.com/datavision/desnode/desformat"
-	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/node/peers"
 	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
 	"github.com/datavision/desnode/ring"
 )
 
@@ -86,11 +86,19 @@ func (n *Node) othersDo(work string) bool {
 	return false
 }
 
-// othersKeep reports whether another living node verifies packs.
-func (n *Node) othersKeep() bool { return n.othersDo(config.WorkKeep) }
-
 // living is how many nodes share the work's pace.
 func (n *Node) living() int { return max(1, len(n.peers.View().Members())) }
+
+// marking is how many nodes mark at the moment.
+func (n *Node) marking() int {
+	holders := map[raftmeta.NodeID]bool{}
+	for _, l := range n.meta.View().Leases() {
+		if l.Job.Kind == raftmeta.JobMark {
+			holders[l.Holder] = true
+		}
+	}
+	return max(1, len(holders))
+}
 
 // rings are the owners as gossip sees them now.
 type rings struct{ peers *peers.Peers }

@@ -22,6 +22,7 @@ import (
 	"github.com/datavision/desnode/node/router"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/raftmeta"
 	"github.com/datavision/desnode/ring"
 )
 
@@ -226,12 +227,13 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 	allSources := func() []source.Source { return n.sources }
 	var err error
 	n.pace, err = pace.New(pace.Config{
-		Settings: settings{n.meta},
-		Limits:   limits(n.cfg.Archive.Pace),
-		Governor: n.governor,
-		Lags:     n.lags,
-		Logger:   n.log.With("part", "pace"),
-		//LATER Nodes:      n.living,
+		Settings:   settings{n.meta},
+		Limits:     limits(n.cfg.Archive.Pace),
+		Governor:   n.governor,
+		Lags:       n.lags,
+		Logger:     n.log.With("part", "pace"),
+		Nodes:      n.living,
+		Markers:    n.marking,
 		Registerer: metrics,
 	})
 	if err != nil {
@@ -250,9 +252,9 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		MaxAttempts:  n.cfg.Archive.Attempts,
 		Pace:         n.pace.Work(pace.Delete),
 		Uploads:      n.uploads,
-		//LATER OthersKeep:   n.othersKeep,
-		Logger:     n.log,
-		Registerer: metrics,
+		OthersKeep:   func() bool { return n.othersDo(config.WorkKeep) },
+		Logger:       n.log,
+		Registerer:   metrics,
 	})
 	if err != nil {
 		return err
@@ -265,6 +267,9 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Sources: allSources,
 		Leases:  n.meta,
 		Cluster: n.id.Cluster,
+		Node:    n.id.Node,
+		Live:    func() []raftmeta.Lease { return n.meta.View().Leases() },
+		Shared:  settings{n.meta},
 		MinAge:  n.cfg.Archive.MinAge,
 		Pace:    n.pace.Work(pace.Mark),
 		Stuck:   func(source string) (rows, bytes int64, below func(string) bool) { return n.packer.Stuck(source) },
@@ -282,6 +287,8 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Finder:      finder{n.retriever},
 		Acks:        n.keeper,
 		Cluster:     n.id.Cluster,
+		Node:        n.id.Node,
+		OthersPack:  func() bool { return n.othersDo(config.WorkPack) },
 		SpoolDir:    filepath.Join(n.cfg.DataDir, "spool"),
 		Marking:     n.marker.Rested,
 		Pace:        n.pace.Work(pace.Pack),
