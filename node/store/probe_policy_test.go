@@ -90,10 +90,11 @@ func TestPoliciesOnARealServer(t *testing.T) {
 	clients := p.granted(t, bucket, "des/", true)
 	root := p.client(t, p.root)
 	const pack, cluster, quarantined, foreign = "des/packs/3a-8/1-2-x.des", "des/cluster.json", "des/quarantine/2026-01-02/x", "other/x"
+	const address = "des/nodes/6ba7b810-9dad-11d1-80b4-00c04fd430c8/1"
 	version := map[string]string{}
 	reset := func(t *testing.T) string { // every object is there, and one upload is open
 		t.Helper()
-		for _, key := range []string{pack, cluster, quarantined, foreign} {
+		for _, key := range []string{pack, cluster, quarantined, address, foreign} {
 			out, err := root.PutObject(t.Context(), &s3.PutObjectInput{Bucket: &bucket, Key: &key, Body: strings.NewReader("content")})
 			if err != nil {
 				t.Fatal(err)
@@ -150,6 +151,7 @@ func TestPoliciesOnARealServer(t *testing.T) {
 		{"get a pack", get(pack, false), []string{read, collect, sourceRead, sourceDelete}},
 		{"get a version of a pack", get(pack, true), []string{read, collect, sourceRead, sourceDelete}},
 		{"get cluster.json", get(cluster, false), []string{read, sourceRead, sourceDelete}},
+		{"get a node's address", get(address, false), []string{read, sourceRead, sourceDelete}},
 		{"get outside the prefix", get(foreign, false), nil},
 		{"list", func(ctx context.Context, c *s3.Client, _ string) error {
 			_, err := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &bucket})
@@ -167,6 +169,7 @@ func TestPoliciesOnARealServer(t *testing.T) {
 		{"put a pack", put("des/packs/0-0/new"), []string{write}},
 		{"put over a pack", put(pack), []string{write}}, // versitygw can't tell: see no-overwrite.json
 		{"put a generation", put("des/generations/7"), []string{write}},
+		{"put a node's address", put("des/nodes/6ba7b810-9dad-11d1-80b4-00c04fd430c8/2"), []string{write}},
 		{"put into quarantine", put("des/quarantine/y"), []string{collect}},
 		{"put over cluster.json", put(cluster), []string{write}},
 		{"put the probe's object", put("des/.desnode-probe"), []string{write, collect}},
@@ -192,6 +195,7 @@ func TestPoliciesOnARealServer(t *testing.T) {
 		{"delete a version of a pack", remove(pack, true), []string{collect, sourceDelete}},
 		{"delete from quarantine", remove(quarantined, true), []string{collect, sourceDelete}},
 		{"delete cluster.json", remove(cluster, false), []string{sourceDelete}},
+		{"delete a node's address", remove(address, false), []string{sourceDelete}},
 		{"delete outside the prefix", remove(foreign, false), nil},
 
 		{"look at versioning", func(ctx context.Context, c *s3.Client, _ string) error {
@@ -293,13 +297,21 @@ func workUnderPolicies(t *testing.T, c S3Config) {
 		t.Errorf("cluster.json of an empty store: %v", err)
 	}
 	const pack, moved = "packs/0-0/1-1-x.des", "quarantine/2026-01-02/packs/0-0/1-1-x.des"
-	for _, key := range []string{"cluster.json", "generations/1", pack} {
+	const address, next = "nodes/6ba7b810-9dad-11d1-80b4-00c04fd430c8/1", "nodes/6ba7b810-9dad-11d1-80b4-00c04fd430c8/2"
+	for _, key := range []string{"cluster.json", "generations/1", pack, address} {
 		if _, err := s.Put(t.Context(), key, strings.NewReader("content"), 7); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := s.Put(t.Context(), pack, strings.NewReader("another"), 7); !errors.Is(err, ErrExists) {
 		t.Errorf("put over a pack: %v", err)
+	}
+	// As nodes find each other's newest address: they read until one is missing.
+	if r, err := s.Get(t.Context(), address, "", 0, -1); err != nil || r.Close() != nil {
+		t.Errorf("an address that is there: %v", err)
+	}
+	if _, err := s.Get(t.Context(), next, "", 0, -1); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an address that is not there: %v, want ErrNotFound", err)
 	}
 	steps := []struct {
 		name string
@@ -314,8 +326,10 @@ func workUnderPolicies(t *testing.T, c S3Config) {
 			t.Errorf("%s: %v", step.name, err)
 		}
 	}
-	if err := s.Delete(t.Context(), "cluster.json"); !errors.Is(err, ErrAccess) {
-		t.Errorf("delete cluster.json: %v, want ErrAccess", err)
+	for _, key := range []string{"cluster.json", address} {
+		if err := s.Delete(t.Context(), key); !errors.Is(err, ErrAccess) {
+			t.Errorf("delete %s: %v, want ErrAccess", key, err)
+		}
 	}
 }
 
