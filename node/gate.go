@@ -131,6 +131,13 @@ func (g *gate) ForgetMissing(ctx context.Context) error {
 	return g.Table.ForgetMissing(ctx)
 }
 
+func (g *gate) ForgetFiles(ctx context.Context) error {
+	if err := g.pass(ctx); err != nil {
+		return err
+	}
+	return g.Table.ForgetFiles(ctx)
+}
+
 func (g *gate) Retry(ctx context.Context, which source.Selection, at time.Time) (int64, error) {
 	return gated(ctx, g, func() (int64, error) { return g.Table.Retry(ctx, which, at) })
 }

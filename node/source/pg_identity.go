@@ -93,12 +93,22 @@ func (q *pgQueries) wordOf(state State) (string, bool) {
 
 // ForgetMissing makes the rows that led to no file unknown again.
 func (p *Postgres) ForgetMissing(ctx context.Context) error {
+	return p.forget(ctx, "forget missing files", func(v *params) string { return "= " + v.text(NoFileID) })
+}
+
+// ForgetFiles makes the rows with a device and an inode unknown again.
+func (p *Postgres) ForgetFiles(ctx context.Context) error {
+	return p.forget(ctx, "forget files", func(v *params) string { return "NOT LIKE " + v.text(objectScheme+"%") })
+}
+
+// forget drops the file ids of which a condition holds, some at a time.
+func (p *Postgres) forget(ctx context.Context, op string, condition func(*params) string) error {
 	p.proof.forget()
 	for {
-		gone, err := collect(ctx, p, call{role: RoleDeleter, op: "forget missing files"}, func(q *pgQueries) request {
+		gone, err := collect(ctx, p, call{role: RoleDeleter, op: op}, func(q *pgQueries) request {
 			v := &params{}
 			return request{"WITH gone AS (DELETE FROM desnode.file_id AS f WHERE f.source = " + q.source +
-				" AND f.id IN (SELECT m.id FROM desnode.file_id AS m WHERE m.source = " + q.source + " AND m.file_id = " + v.text(NoFileID) +
+				" AND f.id IN (SELECT m.id FROM desnode.file_id AS m WHERE m.source = " + q.source + " AND m.file_id " + condition(v) +
 				" ORDER BY m.id LIMIT " + v.integer(windowRows) + ") RETURNING 1) SELECT count(*) FROM gone", *v}
 		}, scanPlace)
 		if err != nil || gone[0] < windowRows {

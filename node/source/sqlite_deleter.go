@@ -122,6 +122,14 @@ func (s *SQLite) ForgetMissing(ctx context.Context) error {
 	})
 }
 
+// ForgetFiles makes the rows with a device and an inode unknown again.
+func (s *SQLite) ForgetFiles(ctx context.Context) error {
+	return s.update(ctx, "forget files", func(tx *sql.Tx) error {
+		_, err := tx.Stmt(s.stmts.forgetFiles).Exec()
+		return err
+	})
+}
+
 // Identify writes the file ids of rows that have none.
 func (s *SQLite) Identify(ctx context.Context, rows []Row, fileIDs []string) error {
 	err := checkBatch(len(rows))

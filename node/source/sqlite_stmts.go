@@ -18,7 +18,7 @@ type statements struct {
 	regInsert, regInsertMany, regFind      *sql.Stmt
 	regChanged, regFileID, regLast         *sql.Stmt
 	regListed                              *sql.Stmt
-	identify, forgetMissing                *sql.Stmt
+	identify, forgetMissing, forgetFiles   *sql.Stmt
 	// Reads.
 	eligible, eligibleTally, backlog, marked *sql.Stmt
 	deletable, byName, byID, counts          *sql.Stmt
@@ -68,6 +68,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		{&p.deletedBefore, s.write, `SELECT status = 'DELETED_SOURCE' AND des_pack = ?2 AND des_claim = ?3
  AND archive_version = ?4 FROM files WHERE id = ?1`},
 		{&p.forgetMissing, s.write, `UPDATE files SET file_id = NULL WHERE file_id = '` + NoFileID + `' AND status <> 'DELETED_SOURCE'`},
+		{&p.forgetFiles, s.write, `UPDATE files SET file_id = NULL WHERE file_id NOT LIKE '` + objectScheme + `%' AND status <> 'DELETED_SOURCE'`},
 		{&p.identify, s.write, `UPDATE files SET file_id = ?7` + seen + ` AND file_id IS NULL`},
 		{&p.regInsert, s.write, insertSQL(1)},
 		{&p.regInsertMany, s.write, insertSQL(registerGroup)},

@@ -155,6 +155,10 @@ type IdentityRows interface {
 	// ForgetMissing makes the rows with NoFileID unknown again, DELETED_SOURCE ones
 	// left out: their paths may lead to a file by now.
 	ForgetMissing(ctx context.Context) error
+	// ForgetFiles makes the rows whose FileID is a device and an inode unknown
+	// again, DELETED_SOURCE ones left out: another host, on which devices have
+	// other numbers, will find out which files they reach.
+	ForgetFiles(ctx context.Context) error
 }
 
 // NoFileID is the FileID of a row whose path led to no file when it was

@@ -172,9 +172,32 @@ func unidentified(t *testing.T, tb *table) {
 			t.Errorf("sharing %s: %d, %v; want %d", fileID, n, err, want)
 		}
 	}
+	forgetFiles(t, tb, first[0], second[0], a)
 	tb.Edit(t, a.ID, "file_id", nil)
 	if n, err := tb.Sharing(t.Context(), a, "9:9", nil); n != 0 || err != nil {
 		t.Errorf("sharing, only its own file id unknown: %d, %v", n, err)
+	}
+}
+
+// forgetFiles forgets the devices and inodes, and what led nowhere, of rows of
+// which the last is an object's, and gives them file ids again.
+func forgetFiles(t *testing.T, tb *table, file, none, object source.Row) {
+	t.Helper()
+	tb.Edit(t, object.ID, "file_id", "s3:bucket/key")
+	object.FileID = "s3:bucket/key"
+	for range 2 {
+		if err := tb.ForgetFiles(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	tb.want(t, "an object's row", object)
+	left, err := tb.Unidentified(t.Context(), "", 100)
+	wantNames(t, "unidentified, files forgotten", left, err, file.Name, none.Name)
+	if _, err := tb.Sharing(t.Context(), object, "s3:bucket/key", nil); !errors.Is(err, source.ErrUnidentified) {
+		t.Errorf("sharing beside forgotten files: %v, want ErrUnidentified", err)
+	}
+	if err := tb.Identify(t.Context(), left, []string{file.FileID, none.FileID}); err != nil {
+		t.Error(err)
 	}
 }
 
