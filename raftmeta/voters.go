@@ -474,10 +474,32 @@ func (m *Meta) Leave(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("leave: leadership or vote can't be taken over: %w: %w", ErrVoteNeeded, context.Cause(ctx)), m.setLeaving(stay, false))
 		}
 	}
-	if err := m.RemoveMember(ctx, m.cfg.Node); err != nil {
-		return fmt.Errorf("leave: %w", err)
+	for {
+		err := m.removeSelf(ctx)
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, ErrLastMember) || !pause(ctx, leavePoll) {
+			return fmt.Errorf("leave: %w", err)
+		}
 	}
-	return nil
+}
+
+// removeSelfTime is how long the leader may take to remove this node.
+const removeSelfTime = 2 * time.Second
+
+// removeSelf has this node removed. The others stop speaking to it as soon as
+// that is committed, so it may never see it: that the leader has committed it,
+// or does not know this node any more, is the proof.
+func (m *Meta) removeSelf(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, removeSelfTime)
+	defer cancel()
+	_, err := m.propose(ctx, &removeMemberCommand{m.cfg.Node})
+	lost := errors.Is(err, ErrLagging) && !errors.Is(err, ErrLastMember)
+	if lost || errors.Is(err, ErrNotMember) {
+		return nil
+	}
+	return err
 }
 
 // expendable reports whether another node leads and this one does not vote.
