@@ -26,7 +26,11 @@ func drawCommand(t *rapid.T, v *View) command {
 		}
 		return l
 	}
-	switch kind := rapid.IntRange(0, 15).Draw(t, "command"); kind {
+	kind := rapid.IntRange(0, 21).Draw(t, "command")
+	if kind > 15 {
+		return drawMemberCommand(t, kind, v)
+	}
+	switch kind {
 	case 0:
 		return &setCommand{
 			Key:        rapid.SampledFrom([]string{"a", "b"}).Draw(t, "key"),
@@ -80,11 +84,57 @@ func drawCommand(t *rapid.T, v *View) command {
 	}
 }
 
+// drawMemberCommand draws a command about members and tokens. One node is
+// never among the nodes that are removed: somebody has to propose the rest.
+func drawMemberCommand(t *rapid.T, kind int, v *View) command {
+	node := rapid.SampledFrom([]NodeID{"node-b", "node-c", "node-d", "node-e"}).Draw(t, "member")
+	token := rapid.SampledFrom([]string{"t", "u"}).Draw(t, "token")
+	seconds := rapid.SampledFrom([]int{0, 1, 3600, 3601, 2 * 24 * 3600}).Draw(t, "at")
+	switch kind {
+	case 16:
+		put := putToken(hour(token, rapid.Uint16Range(0, 2).Draw(t, "uses")))
+		put.At = at(seconds)
+		return put
+	case 17, 18:
+		return redeem(token, node, seconds)
+	case 19:
+		if rapid.Bool().Draw(t, "revoke") {
+			return &revokeTokenCommand{token}
+		}
+		return &announceCommand{Member{ID: node, Zone: rapid.SampledFrom([]string{"", "z"}).Draw(t, "zone")}}
+	case 20:
+		return &leavingCommand{node, rapid.Bool().Draw(t, "leaving")}
+	default:
+		return &removeMemberCommand{node}
+	}
+}
+
+// checkMembers: an id is a member or was one, never both, and never a member
+// again; no token was used more often than it allows.
+func checkMembers(t *rapid.T, v *View, removed map[NodeID]bool) {
+	for _, id := range v.RemovedIDs() {
+		removed[id] = true
+	}
+	for id := range removed {
+		if _, member := v.Member(id); member || !v.Removed(id) {
+			t.Fatalf("%s was removed and is back", id)
+		}
+	}
+	if len(v.Members()) == 0 {
+		t.Fatal("no member is left")
+	}
+	for _, token := range v.Tokens() {
+		if token.Uses != 0 && len(token.UsedBy) > int(token.Uses) {
+			t.Fatalf("used too often: %+v", token)
+		}
+	}
+}
+
 // TestRandomHistories holds the package's invariants after each command of a
 // random history, commits each command twice, and at the end compares with a
 // replay of the log, and with a snapshot restored in the middle.
 func TestRandomHistories(t *testing.T) {
-	committed := 0
+	committed, joined := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
 		var log []*raft.Log
@@ -93,6 +143,7 @@ func TestRandomHistories(t *testing.T) {
 		known := map[desformat.PackID]Digest{}
 		fenced := map[desformat.Token]bool{}
 		forgotten := map[string]bool{}
+		removed := map[NodeID]bool{}
 		n := rapid.IntRange(1, 80).Draw(rt, "commands")
 		half := rapid.IntRange(0, n).Draw(rt, "snapshot after")
 		for i := range n {
@@ -130,6 +181,10 @@ func TestRandomHistories(t *testing.T) {
 				rt.Fatalf("%s %s repeated:\n%s\n%s\nthen\n%s\n%s", c.kind(), data, texts[0], states[0], texts[1], states[1])
 			}
 			checkInvariants(rt, w.state(), known, fenced)
+			checkMembers(rt, w.state(), removed)
+			for _, token := range w.state().Tokens() {
+				joined += len(token.UsedBy)
+			}
 		}
 		if got, want := replay.bytes(), w.bytes(); !bytes.Equal(got, want) {
 			rt.Fatalf("a replay gives\n%s\nnot\n%s", got, want)
@@ -143,8 +198,8 @@ func TestRandomHistories(t *testing.T) {
 			}
 		}
 	})
-	if committed == 0 {
-		t.Error("no history has committed a pack: the test proves nothing")
+	if committed == 0 || joined == 0 {
+		t.Errorf("%d packs committed and %d nodes joined: the test proves nothing", committed, joined)
 	}
 }
 
@@ -206,6 +261,10 @@ func smallWorld(t testing.TB) *world {
 	w.must(&ackPackCommand{Pack: packID(2), Token: l.Token, Dead: ordinals{0, 1, 9}})
 	w.announce(w.leaseRange("3c/8"), packID(3))
 	w.must(&setCommand{"k", []byte("v"), 0})
+	w.must(putToken(hour("t", 2)))
+	w.must(redeem("t", "node-c", 1))
+	w.must(redeem("t", "node-d", 1))
+	w.must(&removeMemberCommand{"node-d"})
 	return w
 }
 
@@ -326,7 +385,9 @@ func FuzzDecodeCommand(f *testing.F) {
 	l := Lease{Token: desformat.Token{Generation: 1, Index: 9}, Job: Job{Kind: JobPack}}
 	for _, c := range []command{
 		&formCommand{Cluster: desformat.ClusterID{1}, ShardBits: 10, Generation: 1},
-		&memberCommand{Member{ID: "node-a"}},
+		&memberCommand{Member{ID: "node-a"}}, &announceCommand{Member{ID: "node-a", Zone: "z"}},
+		&leavingCommand{"node-b", true}, &removeMemberCommand{"node-b"},
+		putToken(hour("t", 1)), redeem("t", "node-c", 1), &revokeTokenCommand{"t"},
 		&setCommand{"k", []byte("v"), 3},
 		&grantCommand{Job: packsJob(JobVerify, packID(1)), Holder: "node-a", Request: "1"},
 		&releaseCommand{l.Token}, &releaseAllCommand{"node-a", 9},
