@@ -15,7 +15,8 @@ import (
 // Peers carries calls to other nodes, which hand them to ServeCall. Any number
 // may be under way at once. A call returns soon after ctx has ended. An error
 // means that its outcome is unknown: it may have been answered, may be under
-// way, or may arrive later.
+// way, or may arrive later. When it is ErrNotMember, the other node refuses this
+// one because it was removed, and asking again is useless.
 type Peers interface {
 	Call(ctx context.Context, node NodeID, request []byte) ([]byte, error)
 }
@@ -188,6 +189,9 @@ func (m *Meta) call(ctx context.Context, leader NodeID, q request) (response, er
 	if err != nil && answer.Refused == nil {
 		if ctx.Err() != nil {
 			return answer, fmt.Errorf("ask %s: %w", leader, context.Cause(ctx))
+		}
+		if errors.Is(err, ErrNotMember) {
+			return answer, fmt.Errorf("ask %s: %w", leader, err)
 		}
 		return answer, fmt.Errorf("ask %s: %w: %w", leader, errMoved, err)
 	}

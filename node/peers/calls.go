@@ -2,6 +2,8 @@ package peers
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"time"
@@ -21,7 +23,11 @@ const (
 
 // Call carries a call of the state machine to another node: raftmeta.Peers.
 func (p *Peers) Call(ctx context.Context, node raftmeta.NodeID, request []byte) ([]byte, error) {
-	return p.endpoint.Call(ctx, string(node), methodMeta, request)
+	answer, err := p.endpoint.Call(ctx, string(node), methodMeta, request)
+	if errors.Is(err, transport.ErrNotMember) && !p.removed(string(node)) { // then it is the other one that says so
+		err = fmt.Errorf("%w: %w", raftmeta.ErrNotMember, err)
+	}
+	return answer, err
 }
 
 // ServeCall answers other nodes' calls: transport.Handler.
@@ -36,9 +42,9 @@ func (p *Peers) ServeCall(ctx context.Context, from, method string, body []byte)
 }
 
 const (
-	// raftPool is how many idle connections raft keeps to a node: replication and
-	// votes use one each, a snapshot another.
-	raftPool = 3
+	// raftPool is how many idle connections raft keeps to a node, beside the one
+	// that it replicates on. Each costs one failed call when the node restarts.
+	raftPool = 1
 	// raftTimeout bounds one of raft's calls; for a snapshot it grows with its size.
 	raftTimeout = 5 * time.Second
 )
