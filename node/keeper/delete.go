@@ -127,15 +127,20 @@ func (k *Keeper) maySafelyDelete(id desformat.PackID) (*raftmeta.Pack, error) {
 
 func (k *Keeper) packedBefore() time.Time { return k.cfg.Now().Add(-k.cfg.DeleteGrace) }
 
-// anyDue reports whether some row of the pack is past the grace.
+// dueLook is how many due rows of a pack are looked at to find one whose
+// original is this host's to delete.
+const dueLook = 16
+
+// anyDue reports whether some row of the pack is past the grace, and this
+// host's.
 func (k *Keeper) anyDue(ctx context.Context, id desformat.PackID) (bool, error) {
 	for name, s := range k.sources {
-		rows, err := s.Rows.Deletable(ctx, id, k.packedBefore(), "", 1)
+		rows, err := s.Rows.Deletable(ctx, id, k.packedBefore(), "", dueLook)
 		if err != nil {
 			return false, fmt.Errorf("source %s: %w", name, err)
 		}
-		if len(rows) > 0 {
-			return true, nil
+		if here, err := k.anyHere(ctx, s, rows); here || err != nil {
+			return here, err
 		}
 	}
 	return false, nil

@@ -39,9 +39,25 @@
 //
 //   - No original is deleted while some row's file is unknown.
 //
+//   - The first verification of a pack is not its packer's own, unless no other
+//     node keeps packs.
+//
+//   - Originals in folders are deleted on one host, which has seen them as their
+//     rows list them. No other host says that a file is missing, claims its row or
+//     writes down which file it reaches (host.go).
+//
+// What another node has under way is seen in the newest view and not asked for;
+// what it has left half done is found by the rows' claims, and by the quarantined
+// files beside the originals. The audit log is each node's own: a node that comes
+// back settles what its log still names, whoever has finished it.
+//
 // What remains open: a holder stopped for longer than its lease between its
 // last check and the unlink, and a writer on a file system without leases,
-// cannot be seen by any check.
+// cannot be seen by any check. A host gives device numbers anew when it boots or
+// mounts: a second row's file id from before is not recognized then, unless its
+// path or its folders show that it reaches the same file. A quarantined file of
+// a dead node stays hidden when its row has moved on meanwhile, until that node
+// comes back; its content is in the pack.
 //
 // Not for: building packs (packer), reading files (retriever), deciding who
 // works (raftmeta's leases).

@@ -61,6 +61,7 @@ type world struct {
 	more   []source.Source // further sources
 	log    *bytes.Buffer
 
+	node     raftmeta.NodeID // whose keepers are made; "": node-a, whose lease every one is
 	noDelete bool
 	oneInode bool                // every row has the same file id
 	garbage  string              // key of an abandoned upload
@@ -134,13 +135,18 @@ func (w *world) newSource(name string, roots ...string) (source.Source, *source.
 
 // config is a keeper's, as the world wants it.
 func (w *world) config() Config {
+	node, dir := w.node, "data-"+string(w.node)
+	if node == "" || node == "node-a" {
+		node, dir = "node-a", "data"
+	}
 	return Config{
-		Node:     "node-a",
+		Node:     node,
+		Host:     "host",
 		Manifest: faultyManifest{w.meta, w.faults},
 		Commands: faultyCommands{w.meta, w.faults},
 		Store:    faultyStore{w.folder, w.faults},
 		Sources:  append([]source.Source{w.src}, w.more...),
-		Dir:      w.mkdir("data"),
+		Dir:      w.mkdir(dir),
 		Now:      w.clock.Now,
 		Logger:   slog.New(slog.NewJSONHandler(w.log, nil)),
 

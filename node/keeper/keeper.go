@@ -88,6 +88,10 @@ type Config struct {
 	// The zero value is no grace at all; node/config supplies 720 h.
 	DeleteGrace time.Duration
 
+	// Host names the machine on which this node runs: originals in folders are
+	// deleted on one host only. Default: its machine id and name, or the node where
+	// it has no machine id.
+	Host string
 	// OthersKeep reports whether another living member does this work too. Then
 	// the first word on a pack is another node's than its packer's. nil: never.
 	OthersKeep func() bool
@@ -142,6 +146,9 @@ func (c Config) withDefaults() Config {
 	if c.Interval == 0 {
 		c.Interval = defaultInterval
 	}
+	if c.Host == "" {
+		c.Host = hostID(c.Node)
+	}
 	if c.OthersKeep == nil {
 		c.OthersKeep = func() bool { return false }
 	}
@@ -180,6 +187,8 @@ type Keeper struct {
 	metrics *metrics
 	audit   *auditLog
 	log     *slog.Logger
+
+	hosting sync.Mutex // held while the host that deletes is found out or taken
 
 	mu      sync.Mutex // guards the three maps
 	acking  map[desformat.PackID]int

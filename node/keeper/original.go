@@ -22,12 +22,13 @@ const (
 	outcomeUnfit    = "file-unfit"
 	outcomeMoved    = "row-moved"
 	outcomeNoRecord = "no-record"
+	outcomeNotHere  = "other-host" // left alone for the host that deletes files in folders
 	outcomeError    = "error"
 )
 
 var outcomes = []string{
 	outcomeDeleted, outcomeShared, outcomeDiffers, outcomeNoFile, outcomeInUse, outcomeUnfit,
-	outcomeMoved, outcomeNoRecord, outcomeError,
+	outcomeMoved, outcomeNoRecord, outcomeNotHere, outcomeError,
 }
 
 // original is one row's file on its way out.
@@ -49,6 +50,9 @@ func (d *deletion) deleteOriginal(ctx context.Context, s source.Source, c *candi
 	p, err := d.k.maySafelyDelete(d.pack)
 	if err != nil {
 		return "", err
+	}
+	if may, err := d.k.mayDelete(ctx, s, c.row); err != nil || !may {
+		return outcomeNotHere, err
 	}
 	earlier := c.row.Claim != ""
 	ok, err := s.Rows.Claim(ctx, c.row, d.claim)

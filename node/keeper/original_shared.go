@@ -85,7 +85,7 @@ func (o *original) sharing(ctx context.Context, s source.Source, fileID string, 
 		if !errors.Is(err, source.ErrUnidentified) || looks == maxIdentify {
 			return n, err
 		}
-		if err := identify(ctx, s); err != nil {
+		if err := o.d.k.identify(ctx, s); err != nil {
 			return 0, err
 		}
 	}
@@ -94,7 +94,7 @@ func (o *original) sharing(ctx context.Context, s source.Source, fileID string, 
 // identify follows the paths of the rows that have no file id, and writes down
 // which files they lead to. A path that can't be followed ends it: what its row
 // reaches is not known, and so of no file that nobody else reaches it.
-func identify(ctx context.Context, s source.Source) error {
+func (k *Keeper) identify(ctx context.Context, s source.Source) error {
 	for after := ""; ; {
 		rows, err := s.Rows.Unidentified(ctx, after, source.MaxBatch)
 		if err != nil || len(rows) == 0 {
@@ -105,6 +105,9 @@ func identify(ctx context.Context, s source.Source) error {
 			ids[i], err = s.Files.FileID(ctx, r.Path)
 			if errors.Is(err, source.ErrNoFile) || errors.Is(err, source.ErrOutside) {
 				ids[i], err = source.NoFileID, nil
+			}
+			if err == nil {
+				err = k.mayIdentify(ids[i])
 			}
 			if err != nil {
 				return fmt.Errorf("find out which file row %s reaches: %w", r.ID, err)

@@ -9,7 +9,15 @@
 // the keeper acknowledges, or an object that was announced and never committed,
 // which the keeper collects.
 //
+// Several nodes plan by themselves, each from its own count, and leases keep two
+// from building the same. They begin at different cuts, look at their newest view
+// before they ask, and count anew what another has packed into since: so clashes
+// are few, and what they leave is no pack of its own.
+//
 // Invariants:
+//   - No pack is built of a cut in whose range another pack was committed since
+//     its rows were counted.
+//   - A round asks for no more than a few leases in vain.
 //   - A record enters a pack only if the file was opened with the row's size
 //     and time and was read to its end unchanged. Everything else is cut away.
 //   - A row is asked for in the manifest before it is packed; what lives in a
