@@ -36,9 +36,10 @@ type Meta struct {
 	closed  bool
 	cancel  context.CancelFunc
 
-	clearing chan struct{} // holds what may make cleared true
-	cleared  atomic.Bool   // leases of this node's earlier process are released
-	settled  atomic.Uint64 // no command stands between the view's index and this one
+	clearing   chan struct{}          // holds what may make cleared true
+	cleared    atomic.Bool            // leases of this node's earlier process are released
+	votersWait atomic.Pointer[string] // see VotersWait
+	settled    atomic.Uint64          // no command stands between the view's index and this one
 }
 
 // Open takes the data dir and checks that it is this node's. ErrLocked: another

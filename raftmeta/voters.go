@@ -3,8 +3,6 @@ package raftmeta
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -134,10 +132,16 @@ func (c *rollCall) grow() step {
 }
 
 // shrink demotes who leaves, and then those that are too many, the failed first
-// and this node never.
+// and this node never. An even number of voters bears no more failures than one
+// less, so one goes when nobody is there who could make it odd.
 func (c *rollCall) shrink() step {
 	surplus := len(c.stayingVoters()) - c.wanted()
 	voters := c.voters()
+	if surplus < 0 && len(voters)%2 == 0 && !slices.ContainsFunc(c.servers, func(s rollServer) bool {
+		return !s.voter && c.stays(s.id) && !c.failed[s.id]
+	}) {
+		surplus = 1
+	}
 	slices.SortStableFunc(voters, func(a, b NodeID) int {
 		return cmp.Or(-compareBool(!c.stays(a), !c.stays(b)), -compareBool(c.failed[a], c.failed[b]), -compareBool(!c.alive[a], !c.alive[b]))
 	})
@@ -265,10 +269,13 @@ type hearing struct {
 // listen brings the memory up to date.
 func (h *hearing) listen(now time.Time, reports map[NodeID]report, caughtUp func(report) bool) {
 	for id, r := range reports {
+		gap := r.At.Sub(h.heard[id]) > aliveWithin // since the last look, which may be long ago
 		h.heard[id] = r.At
-		if now.Sub(r.At) > aliveWithin || !caughtUp(r) {
+		well := now.Sub(r.At) <= aliveWithin && caughtUp(r)
+		if gap || !well {
 			delete(h.steady, id)
-		} else if _, ok := h.steady[id]; !ok {
+		}
+		if _, ok := h.steady[id]; well && !ok {
 			h.steady[id] = now
 		}
 	}
@@ -312,8 +319,10 @@ func (m *Meta) keepVoters(ctx context.Context) {
 	for pause(ctx, votersEvery) {
 		now := time.Now()
 		c := m.rollCall(h, now)
-		if s := c.next(); s.do != stepNone {
-			err := m.take(ctx, s)
+		s := c.next()
+		m.tellWaits(c.waits(s))
+		if s.do != stepNone {
+			err := m.take(ctx, c, s)
 			m.log.Info("voters change", "change", string(s.do), "server", string(s.node), "voters", len(c.voters()), "error", errText(err))
 			continue
 		}
@@ -328,12 +337,15 @@ func errText(err error) string {
 	return err.Error()
 }
 
-// take makes one change, and returns when it is committed. A change that was
-// made meanwhile by somebody else is refused by its index.
-func (m *Meta) take(ctx context.Context, s step) error {
+// take makes one change, and returns when it is committed. Nobody else makes
+// any in this reign, and raft accepts none before the last is committed.
+func (m *Meta) take(ctx context.Context, c *rollCall, s step) error {
+	if err := m.askFor(ctx, c, s); err != nil {
+		return err
+	}
+	const index = 0 // raft does not tell the present one
 	timeout := m.cfg.timeout()
 	id, at := raft.ServerID(s.node), raft.ServerAddress(s.node)
-	index := m.raft.GetConfiguration().Index()
 	return m.pending.do(ctx, func() error {
 		switch s.do {
 		case stepAdd:
@@ -351,9 +363,22 @@ func (m *Meta) take(ctx context.Context, s step) error {
 	})
 }
 
+// askFor has most of the voters that the change would leave answer before it is
+// made: what they reported is seconds old, and they have to commit it.
+func (m *Meta) askFor(ctx context.Context, c *rollCall, s step) error {
+	after := c.votersAfter(s)
+	others := slices.DeleteFunc(slices.Clone(after), func(id NodeID) bool { return id == m.cfg.Node })
+	need := len(after)/2 + 1 - (len(after) - len(others))
+	if m.cfg.Peers == nil || len(after) == len(c.voters()) || need <= 0 {
+		return nil
+	}
+	return m.askOthers(ctx, others, need, m.raft.CurrentTerm())
+}
+
 // removeDead removes the member that has been silent longest, if that was for
-// DeadAfter. It does not while half of the members are silent, which is rather
-// this node's own trouble, nor soon after another: see deadBrake.
+// DeadAfter. A voter loses its vote first. It does nothing while more than half
+// of the members are silent, which is rather this node's own trouble, nor soon
+// after another: see deadBrake.
 func (m *Meta) removeDead(ctx context.Context, h *hearing, c *rollCall, now time.Time) {
 	after := m.cfg.deadAfter()
 	if now.Sub(h.removed) < after/deadBrake {
@@ -368,147 +393,21 @@ func (m *Meta) removeDead(ctx context.Context, h *hearing, c *rollCall, now time
 			dead, longest = member.ID, quiet
 		}
 	}
-	if dead == "" || 2*alive <= len(c.members) {
+	if dead == "" || 2*alive < len(c.members) {
 		return
 	}
-	voter := slices.Contains(c.voters(), dead)
-	if voter && !c.safeWithout(dead) {
-		return
+	var gone command = &removeMemberCommand{dead}
+	if slices.Contains(c.voters(), dead) {
+		gone = &leavingCommand{dead, true}
+	} else {
+		h.removed = now
 	}
-	h.removed = now
-	m.log.Warn("a member is removed: it has not been heard of for too long", "member", string(dead), "silent", longest.String())
-	data, err := encodeCommand(m.cfg.Node, &removeMemberCommand{dead})
+	m.log.Warn("a member is removed for ever: it has not been heard of for too long", "member", string(dead), "silent", longest.String(), "step", gone.kind())
+	data, err := encodeCommand(m.cfg.Node, gone)
 	if err == nil {
 		_, _, err = m.apply(ctx, data)
 	}
 	if err != nil {
 		m.log.Error("remove a dead member", "member", string(dead), "error", err)
 	}
-}
-
-// Server is one node as Raft has it.
-type Server struct {
-	ID      NodeID        `json:"id"`
-	Voter   bool          `json:"voter"`
-	Leader  bool          `json:"leader"`
-	Alive   bool          `json:"alive"`             // heard of lately, as the leader knows
-	Heard   time.Duration `json:"heard,omitempty"`   // how long ago; 0: the leader itself, or not heard of yet
-	Applied uint64        `json:"applied,omitempty"` // Raft index
-}
-
-// Servers returns Raft's newest configuration that this node knows, by rising
-// id. Only a leader knows who is alive.
-func (m *Meta) Servers() []Server {
-	select {
-	case <-m.started:
-	default:
-		return nil
-	}
-	leader, reports, now := m.Leader(), m.reports(), time.Now()
-	var all []Server
-	for _, s := range m.raft.GetConfiguration().Configuration().Servers {
-		server := Server{ID: NodeID(s.ID), Voter: s.Suffrage == raft.Voter, Leader: NodeID(s.ID) == leader}
-		if r, ok := reports[server.ID]; ok {
-			server.Heard, server.Applied = now.Sub(r.At), r.Applied
-			server.Alive = server.Heard <= aliveWithin
-		}
-		if server.ID == m.cfg.Node {
-			server.Applied = m.View().applied
-			server.Alive = server.Leader
-		}
-		all = append(all, server)
-	}
-	slices.SortFunc(all, func(a, b Server) int { return cmp.Compare(a.ID, b.ID) })
-	return all
-}
-
-// ServersConfirmed returns what the leader knows, after a majority has
-// confirmed that it leads: ErrUnconfirmed.
-func (m *Meta) ServersConfirmed(ctx context.Context) (all []Server, err error) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.timeout())
-	defer cancel()
-	err = m.whileMoving(ctx, func(r *reign, leader NodeID) error {
-		if r != nil {
-			if _, err := r.rounds.join(ctx); err != nil {
-				return err
-			}
-			all = m.Servers()
-			return nil
-		}
-		answer, err := m.call(ctx, leader, request{Op: opServers})
-		all = answer.Servers
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("servers: %w: %w", ErrUnconfirmed, err)
-	}
-	return all, nil
-}
-
-// leavePoll is how often a node that leaves looks how far it is.
-const leavePoll = 100 * time.Millisecond
-
-// Leave takes this node out of its cluster for good: it says that it leaves,
-// others take over its leadership and its vote, and then it is removed. On nil
-// it is no member any more, and the cluster needs it for nothing. Cut anywhere,
-// it may be repeated; until it ends the node is a member that does not vote.
-//
-// ErrLastMember: nobody would be left. ErrVoteNeeded: the others can't take over,
-// for instance because none of them has caught up; ctx bounds how long that is
-// waited for.
-func (m *Meta) Leave(ctx context.Context) error {
-	v := m.View()
-	if v.Removed(m.cfg.Node) {
-		return nil
-	}
-	if v.members.len() < 2 {
-		return fmt.Errorf("leave: %w", ErrLastMember)
-	}
-	if err := m.setLeaving(ctx, true); err != nil {
-		return fmt.Errorf("leave: %w", err)
-	}
-	for !m.expendable() {
-		if !pause(ctx, leavePoll) {
-			stay, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.timeout())
-			defer cancel()
-			return errors.Join(fmt.Errorf("leave: leadership or vote can't be taken over: %w: %w", ErrVoteNeeded, context.Cause(ctx)), m.setLeaving(stay, false))
-		}
-	}
-	for {
-		err := m.removeSelf(ctx)
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, ErrLastMember) || !pause(ctx, leavePoll) {
-			return fmt.Errorf("leave: %w", err)
-		}
-	}
-}
-
-// removeSelfTime is how long the leader may take to remove this node.
-const removeSelfTime = 2 * time.Second
-
-// removeSelf has this node removed. The others stop speaking to it as soon as
-// that is committed, so it may never see it: that the leader has committed it,
-// or does not know this node any more, is the proof.
-func (m *Meta) removeSelf(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, removeSelfTime)
-	defer cancel()
-	_, err := m.propose(ctx, &removeMemberCommand{m.cfg.Node})
-	lost := errors.Is(err, ErrLagging) && !errors.Is(err, ErrLastMember)
-	if lost || errors.Is(err, ErrNotMember) {
-		return nil
-	}
-	return err
-}
-
-// expendable reports whether another node leads and this one does not vote.
-func (m *Meta) expendable() bool {
-	leader := m.Leader()
-	return leader != "" && leader != m.cfg.Node && !slices.Contains(voters(m.raft), m.cfg.Node)
-}
-
-func (m *Meta) setLeaving(ctx context.Context, leaving bool) error {
-	_, err := m.propose(ctx, &leavingCommand{m.cfg.Node, leaving})
-	return err
 }
