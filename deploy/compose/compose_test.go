@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -18,7 +19,8 @@ import (
 
 // file is as much of the compose format as we use; any other key is refused.
 type file struct {
-	Node     service `yaml:"x-node"`
+	Node     service           `yaml:"x-node"`
+	Cluster  map[string]string `yaml:"x-cluster"`
 	Services map[string]service
 	Volumes  map[string]*struct{}
 }
@@ -35,6 +37,8 @@ type service struct {
 	ReadOnly    bool     `yaml:"read_only"`
 	CapDrop     []string `yaml:"cap_drop"`
 	SecurityOpt []string `yaml:"security_opt"`
+	NetworkMode string   `yaml:"network_mode"`
+	StopGrace   string   `yaml:"stop_grace_period"`
 	DependsOn   map[string]struct {
 		Condition string
 	} `yaml:"depends_on"`
@@ -94,7 +98,7 @@ func load(t *testing.T) (f file, asked []string) {
 
 func TestTheComposeFileIsWhole(t *testing.T) {
 	f, _ := load(t)
-	if got, want := slices.Sorted(maps.Keys(f.Services)), []string{"init", "node1", "node2", "node3", "postgres", "s3"}; !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(f.Services)), []string{"init", "node1", "node2", "node3", "postgres", "s3", "token"}; !slices.Equal(got, want) {
 		t.Fatalf("services %v, want %v", got, want)
 	}
 	used := map[string]bool{}
@@ -158,6 +162,12 @@ func TestNodesAreLockedDownAndConfigured(t *testing.T) {
 			if s.Environment["DESNODE_CONFIG"] != "/etc/desnode/desnode.yaml" || !slices.Contains(s.Volumes, "./desnode.yaml:/etc/desnode/desnode.yaml:ro") {
 				t.Error("its configuration is not mounted where it looks for it")
 			}
+			if name != "init" && (s.Environment["DESNODE_CLUSTER"] != "0.0.0.0:7947" || s.Environment["DESNODE_ADVERTISE"] != name) {
+				t.Errorf("the other nodes can't reach it: %v", s.Environment)
+			}
+			if d, err := time.ParseDuration(s.StopGrace); err != nil || d != stopWithin {
+				t.Errorf("it is given %s to end, the test gives it %s", s.StopGrace, stopWithin)
+			}
 			environ := []string{"DESNODE_DATA_DIR=/var/lib/desnode", "DESNODE_HTTP=0.0.0.0:8080"} // of the image
 			for key, value := range s.Environment {
 				environ = append(environ, key+"="+value)
@@ -176,6 +186,22 @@ func TestNodesAreLockedDownAndConfigured(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestTheTokenStaysAmongTheNodes: whoever has it can join. It is asked for where
+// the node answers such a request.
+func TestTheTokenStaysAmongTheNodes(t *testing.T) {
+	f, _ := load(t)
+	for name, s := range f.Services {
+		mounted := slices.ContainsFunc(s.Volumes, func(v string) bool { return strings.HasPrefix(v, "join:") })
+		if joins := name == "node2" || name == "node3"; mounted != (joins || name == "token") || joins != slices.Contains(s.Volumes, "join:/join:ro") {
+			t.Errorf("%s mounts %v", name, s.Volumes)
+		}
+	}
+	s := f.Services["token"]
+	if s.NetworkMode != "service:node1" || !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Equal(s.Profiles, []string{"cluster"}) {
+		t.Errorf("the token's service: %+v", s)
 	}
 }
 
