@@ -33,7 +33,9 @@ type noted struct {
 // again by the next search.
 func (p *Peers) publish(ctx context.Context) {
 	self, n, at := p.book.own()
-	if p.cfg.Rendezvous == nil || self == at || len(p.meta.View().Members()) < 2 {
+	// The book, since the state machine knows nobody before it has a leader.
+	alone := len(p.book.places()) < 2 && len(p.meta.View().Members()) < 2
+	if p.cfg.Rendezvous == nil || self == at || alone {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, rendezvousTime)
