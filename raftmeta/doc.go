@@ -21,6 +21,9 @@
 //   - Every command may be repeated: the repetition changes nothing and is
 //     answered like the first time.
 //   - A command of a node that is no member changes nothing.
+//   - A node that was removed never is a member again, and what it proposes
+//     changes nothing. Nobody is removed while it votes.
+//   - No change of the voters leaves a set of them of which no majority is alive.
 //   - A View never changes. What it answers belongs to one Raft index.
 //
 // DESIGN.md in this folder lists the crash windows and the rejected options.
