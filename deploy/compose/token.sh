@@ -8,7 +8,7 @@ url=$1 file=$2
 [ ! -s "$file" ] || exit 0
 
 tries=120
-until answer=$(wget -q -T 10 -O - --header 'Content-Type: application/json' --post-data '{"ttl_seconds":3600,"uses":2}' "$url/cluster/tokens"); do
+until answer=$(timeout 10 wget -q -O - --header 'Content-Type: application/json' --post-data '{"ttl_seconds":3600,"uses":2}' "$url/cluster/tokens"); do
   tries=$((tries - 1))
   [ "$tries" -gt 0 ] || { echo "no token from $url within two minutes" >&2; exit 1; }
   sleep 1
