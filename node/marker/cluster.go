@@ -32,6 +32,11 @@ const fullKey = "marking/full"
 // it counts as a trickle.
 const patience = time.Minute
 
+// headStart is how long a node that does not mark waits for those that do, when
+// all are asked to mark at once: their leases are not in its view yet. Who asks
+// again and again gets it once in ten such times.
+const headStart = 500 * time.Millisecond
+
 // Markers returns how many nodes hold a lease to mark: among them a second's
 // rate is shared.
 func Markers(leases []raftmeta.Lease) int {

@@ -308,3 +308,24 @@ func TestWhatAnotherMarkedBeforeTheGrantCounts(t *testing.T) {
 		t.Errorf("%d rows are marked, the limit is 2000", got)
 	}
 }
+
+// All nodes are asked to mark and to flush. One that does not mark must not cut
+// before those that do have begun, nor wait for ever for nobody.
+func TestANodeThatDoesNotMarkGivesOthersAHeadStart(t *testing.T) {
+	now := epoch
+	b := &board{}
+	cfg := b.config("a")
+	cfg.Now = func() time.Time { return now }
+	m := newMarker(t, cfg, openTable(t, "s0"))
+	resting := 0
+	for range 100 { // ten seconds of an archive run that asks ten times a second
+		m.Kick()
+		if rested, _, _ := m.Rested(); rested {
+			resting++
+		}
+		now = now.Add(100 * time.Millisecond)
+	}
+	if resting < 85 || resting > 95 {
+		t.Errorf("at rest in %d of 100 looks, want about 90", resting)
+	}
+}

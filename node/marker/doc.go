@@ -10,6 +10,7 @@
 //
 // Invariants: rows are marked only under the source's marking lease; the served
 // name is checked before it is written; no more than a bounded backlog of
-// MARKED rows is left waiting, whichever nodes mark, so that a pause of the packer never turns the
-// whole table MARKED; no row is marked that its pace did not grant before.
+// MARKED rows is left waiting, whichever nodes mark, so that a pause of the
+// packer never turns the whole table MARKED; no row is marked that its pace did
+// not grant before.
 package marker

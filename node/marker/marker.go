@@ -32,7 +32,8 @@ type Marker struct {
 	faults map[string]error  // why the last round of a source ended early
 	resume map[string]string // the id behind which the next round begins
 
-	seen map[desformat.Token]time.Time // other nodes' leases to mark, since when
+	seen   map[desformat.Token]time.Time // other nodes' leases to mark, since when
+	kicked time.Time                     // when Kick was called, of a node that does not mark
 }
 
 // New checks cfg and returns a Marker. It starts nothing.
@@ -62,6 +63,9 @@ func New(cfg Config) (*Marker, error) {
 func (m *Marker) Kick() {
 	m.mu.Lock()
 	m.asked++
+	if now := m.cfg.Now(); !m.alive && now.Sub(m.kicked) > 10*headStart {
+		m.kicked = now
+	}
 	m.mu.Unlock()
 	select {
 	case m.kick <- struct{}{}:
@@ -179,7 +183,8 @@ func (m *Marker) note(name string, full bool, err error) {
 //
 // A round that waits for its pace is at rest too: it may take days. It trickles
 // then: more rows come, but slowly. So does another node's that goes on for more
-// than a minute.
+// than a minute. Where nothing is marked, a Kick gives the others a moment to
+// begin what they were asked for as well.
 func (m *Marker) Rested() (rested, full, trickles bool) {
 	sources, waiting := m.cfg.Sources(), m.cfg.Pace.Waiting()
 	m.mu.Lock()
@@ -192,7 +197,8 @@ func (m *Marker) Rested() (rested, full, trickles bool) {
 	}
 	rested = rested && (m.asked == m.served || !m.alive) || trickles
 	others, trickling := m.others(sources)
-	return rested && !others, full, trickles || trickling
+	begins := !m.alive && m.cfg.Now().Sub(m.kicked) < headStart
+	return rested && !others && !begins, full, trickles || trickling
 }
 
 // Problem returns what stopped the last round of some source, a *pace.Held when

@@ -21,11 +21,11 @@ type member struct {
 	id     raftmeta.NodeID
 	tables map[string]*source.SQLite
 
-	asked    atomic.Int64 // leases
-	refused  atomic.Int64
-	counts   atomic.Int64 // of the backlog
-	lists    atomic.Int64 // pages of rows
-	onRefuse func()       // nil: nothing
+	asked   atomic.Int64 // leases
+	refused atomic.Int64
+	counts  atomic.Int64 // of the backlog
+	lists   atomic.Int64 // pages of rows
+	packed  func(int64)  // after each acknowledgement, with its rows; nil: nothing
 
 	mu   sync.Mutex // guards seen
 	seen snapshot
@@ -115,9 +115,6 @@ func (m *member) WithLease(ctx context.Context, job raftmeta.Job, work func(cont
 	})
 	if !granted {
 		m.refused.Add(1)
-		if m.onRefuse != nil {
-			m.onRefuse()
-		}
 	}
 	return err
 }
@@ -142,7 +139,11 @@ func (m *member) Find(ctx context.Context, name string) (*Found, error) {
 // AcknowledgeFrom acknowledges over this node's connections.
 func (m *member) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desformat.Fetcher, refused func(string, string, uint32)) error {
 	defer m.catchUp()
-	return m.w.acknowledge(ctx, m.tables, p, f, refused)
+	err := m.w.acknowledge(ctx, m.tables, p, f, refused)
+	if err == nil && m.packed != nil {
+		m.packed(int64(p.Records))
+	}
+	return err
 }
 
 // countingRows counts the statements of planning and of listing.
