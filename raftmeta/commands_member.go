@@ -151,10 +151,13 @@ func (c *redeemCommand) apply(s *state, index uint64) (any, error) {
 	if c.At.After(t.Expires) {
 		return refuse(ErrTokenExpired)
 	}
-	if slices.Contains(t.UsedBy, id) {
-		return nil, nil // repeated
-	}
-	if _, member := s.members.get(string(id)); member {
+	old, member := s.members.get(string(id))
+	switch {
+	case slices.Contains(t.UsedBy, id) && old.Cluster == "":
+		return nil, nil // repeated, since the answer was lost
+	case member:
+		// It has announced where it is, so it has its certificate, or it came
+		// otherwise: whoever asks now is another, with a token that he found.
 		return refuse(ErrConflict)
 	}
 	if t.spent() {

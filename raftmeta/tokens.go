@@ -73,7 +73,8 @@ func (m *Meta) RevokeToken(ctx context.Context, id string) error {
 //
 // ErrNoToken: there is none, or it was revoked. ErrTokenExpired, ErrTokenUsed.
 // ErrRemoved: the id was a member once; a wiped disk is a new node.
-// ErrConflict: the id is a member that did not join by this token.
+// ErrConflict: the id is a member that did not join by this token, or that has
+// announced itself since: it needs no second admission.
 func (m *Meta) Redeem(ctx context.Context, token string, member Member, at time.Time) error {
 	member.Work = slices.Clone(member.Work)
 	_, err := m.propose(ctx, &redeemCommand{Token: token, Member: member, At: at.UTC()})

@@ -79,6 +79,10 @@ func TestJoinIsRefused(t *testing.T) {
 			w.must(putToken(hour("u", 1)))
 			w.must(redeem("u", "node-c", 1))
 		}, redeem("t", "node-c", 1), ErrConflict},
+		{"in the name of a member that has announced where it is", func(w *world) {
+			w.must(redeem("t", "node-c", 1))
+			w.must(&announceCommand{Member{ID: "node-c", Cluster: "10.0.0.3:7947"}})
+		}, redeem("t", "node-c", 2), ErrConflict},
 		{"no id", nil, redeem("t", "", 1), ErrInvalid},
 		{"a novel for a zone", nil, &redeemCommand{Token: "t", At: at(1), Member: Member{ID: "node-c", Zone: string(make([]byte, 600))}}, ErrInvalid},
 	} {
