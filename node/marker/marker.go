@@ -19,6 +19,9 @@ import (
 type Marker struct {
 	cfg     Config
 	metrics *metrics
+
+	clustered bool // other nodes may mark
+
 	kick    chan struct{} // one pending wake-up of Run
 	running chan struct{} // holds one token while a round runs
 
@@ -41,6 +44,7 @@ func New(cfg Config) (*Marker, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	clustered := cfg.Live != nil
 	cfg = cfg.withDefaults()
 	metrics, err := newMetrics(cfg.Metrics)
 	if err != nil {
@@ -49,6 +53,9 @@ func New(cfg Config) (*Marker, error) {
 	return &Marker{
 		cfg:     cfg,
 		metrics: metrics,
+
+		clustered: clustered,
+
 		kick:    make(chan struct{}, 1),
 		running: make(chan struct{}, 1),
 		full:    make(map[string]bool),
@@ -63,7 +70,7 @@ func New(cfg Config) (*Marker, error) {
 func (m *Marker) Kick() {
 	m.mu.Lock()
 	m.asked++
-	if now := m.cfg.Now(); !m.alive && now.Sub(m.kicked) > 10*headStart {
+	if now := m.cfg.Now(); m.clustered && !m.alive && now.Sub(m.kicked) > 10*headStart {
 		m.kicked = now
 	}
 	m.mu.Unlock()
