@@ -19,7 +19,7 @@ CLUSTER  ?=
 WORK     ?= mark,pack,keep
 
 .PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test outage-test cluster-test clean
-.PHONY: dev-up dev-node dev-mark dev-pack dev-keep dev-read image compose-e2e ring-study
+.PHONY: dev-up dev-node dev-cluster dev-mark dev-pack dev-keep dev-read image compose-e2e ring-study
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,11 +64,15 @@ dev-up: test-deps build ## start Postgres and S3 below dev-data with a customer'
 	$(GO) build -o bin/dev-up ./deploy/dev/up
 	exec ./bin/dev-up -dir dev-data -desnode bin/desnode
 
-# One data dir, so one node at a time: store and tables belong to the cluster
-# that node has formed. What one kind of work leaves, the next takes up.
+# The data dir of dev-node is that of dev-cluster's first node, so one of the two
+# at a time; once there are three nodes, one alone has no quorum. What one kind of
+# work leaves, the next takes up.
 dev-node: build ## start a node on what dev-up started, doing WORK (mark,pack,keep)
 	@[ -f dev-data/env ] || { echo "there is no dev-data/env: run 'make dev-up' in another terminal first" >&2; exit 1; }
 	. dev-data/env && DESNODE_WORK='$(WORK),' exec ./bin/desnode start
+
+dev-cluster: build ## start three nodes on what dev-up started; Ctrl-C ends them
+	exec deploy/dev/cluster
 
 dev-mark: ## start that node with marking only
 	@$(MAKE) dev-node WORK=mark

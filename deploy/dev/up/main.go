@@ -62,6 +62,7 @@ const advice = `Postgres and S3 are up. In other terminals:
 
   . %[1]s                          # the environment below, DESNODE_CONFIG included
   make dev-node                           # a node: http://127.0.0.1:8080
+  make dev-cluster                        # or three of one cluster
   bin/desnode archive                     # archive the documents
   bin/desnode failed                      # the hostile ones, and why
   bin/desnode get reports/2020/018.txt
