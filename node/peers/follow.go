@@ -10,7 +10,7 @@ import (
 // removed is refused everywhere, newer gossip keys are used, and where gossip
 // finds a member is remembered.
 func (p *Peers) follow(ctx context.Context) error {
-	removed := -1
+	removed, kept := -1, false
 	for {
 		stateMoved, gossipMoved := p.meta.Changed(), p.gossip.Changed() // before the looks, so that nothing is missed
 		v := p.meta.View()
@@ -23,6 +23,12 @@ func (p *Peers) follow(ctx context.Context) error {
 			p.gossip.SetRemoved(gone)
 			p.endpoint.Recheck()
 			p.book.forget(p.removed)
+		}
+		if _, _, known := v.Setting(authoritySetting); known && !kept {
+			err := p.keepAuthority(v)
+			if kept = err == nil; !kept {
+				p.log.ErrorContext(ctx, "the CA is not kept in the data dir", "error", err.Error())
+			}
 		}
 		if err := p.adoptSetting(v); err != nil {
 			p.log.ErrorContext(ctx, "the cluster's gossip keys can't be used", "error", err.Error())

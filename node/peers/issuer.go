@@ -1,6 +1,7 @@
 package peers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -127,7 +128,29 @@ func (p *Peers) authority() (*transport.Authority, error) {
 	if err := json.Unmarshal(b, &a); err != nil {
 		return nil, fmt.Errorf("setting %s: %w: %w", authoritySetting, ErrMalformed, err)
 	}
+	return p.open(a)
+}
+
+func (p *Peers) open(a authority) (*transport.Authority, error) {
 	return transport.OpenAuthority(p.id.Cluster(), a.CA, a.Sealed, p.id.Secret())
+}
+
+// keepAuthority keeps a copy of the CA in the dir, for the day on which all
+// certificates have expired and no state machine has a leader.
+func (p *Peers) keepAuthority(v *raftmeta.View) error {
+	b, _, ok := v.Setting(authoritySetting)
+	if !ok {
+		return nil
+	}
+	var kept, a authority
+	if err := json.Unmarshal(b, &a); err != nil {
+		return fmt.Errorf("setting %s: %w: %w", authoritySetting, ErrMalformed, err)
+	}
+	err := missingIsNil(readJSON(p.path(authorityFile), &kept))
+	if err == nil && bytes.Equal(kept.CA, a.CA) && bytes.Equal(kept.Sealed, a.Sealed) {
+		return nil
+	}
+	return writeJSON(p.path(authorityFile), a)
 }
 
 // keepCertificate renews this node's certificate when its time has come.
@@ -139,8 +162,8 @@ func (p *Peers) keepCertificate(ctx context.Context) error {
 // askCertificate gets this node's next certificate: signed here, if a quorum
 // confirms that it is a member; else by whichever member answers, since this
 // node's own certificate may be what keeps the quorum from answering. When all
-// certificates have expired, nobody's word can be had, and the node's own state
-// must do.
+// certificates have expired, nobody's word can be had, and what the node keeps
+// itself must do; the others still judge by its membership.
 func (p *Peers) askCertificate(ctx context.Context, csr []byte) ([]byte, error) {
 	self := p.id.Node()
 	limited, cancel := context.WithTimeout(ctx, confirmTime)
@@ -161,13 +184,18 @@ func (p *Peers) askCertificate(ctx context.Context, csr []byte) ([]byte, error) 
 		}
 		errs = append(errs, err)
 	}
-	if _, member := p.meta.View().Member(raftmeta.NodeID(self)); !member || p.cfg.Now().Before(p.id.Expires()) {
+	if p.removed(self) || p.cfg.Now().Before(p.id.Expires()) {
 		return nil, errors.Join(errs...)
 	}
-	ca, err := p.authority()
+	var kept authority
+	if err := readJSON(p.path(authorityFile), &kept); err != nil {
+		return nil, errors.Join(append(errs, err)...)
+	}
+	ca, err := p.open(kept)
 	if err != nil {
 		return nil, errors.Join(append(errs, err)...)
 	}
+	p.log.WarnContext(ctx, "this node's certificate had expired and nobody could be asked: it has signed a new one itself")
 	p.metrics.certificates.WithLabelValues("itself").Inc()
 	return ca.Issue(csr, self, p.cfg.Now())
 }

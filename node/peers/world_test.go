@@ -329,19 +329,9 @@ func (w *world) heal() {
 	w.gossip.Cut(nil)
 }
 
-func others(nodes []*node, but *node) (out []*node) {
-	for _, n := range nodes {
-		if n != but {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
 func wantErr(t *testing.T, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Errorf("got %v, want %v", err, want)
 	}
 }
-
