@@ -57,7 +57,11 @@ func runFounder(ctx context.Context, t *trial) error {
 	if err := c.fill(ctx, fourth, more); err != nil {
 		return err
 	}
-	if _, err := second.cli(ctx, "members", "remove", founder.id); err != nil {
+	// As long as gossip believes it alive, it is not removed.
+	if err := await(ctx, "the founder is removed", time.Minute, func(ctx context.Context) error {
+		_, err := second.cli(ctx, "members", "remove", founder.id)
+		return err
+	}); err != nil {
 		return err
 	}
 	if err := t.returns(ctx, founder, rest, watch); err != nil {

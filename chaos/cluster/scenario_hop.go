@@ -164,7 +164,7 @@ func (t *trial) judgeRoutes(size hopSize, files int, before, after map[string]in
 
 // routes returns how many reads went which way, by the node's own metrics.
 func (n *node) routes(ctx context.Context) (map[string]int, error) {
-	const family = `des_router_requests_total{route="`
+	const family = `des_router_routes_total{route="`
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"/metrics", nil)
 	if err != nil {
 		return nil, err

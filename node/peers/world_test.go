@@ -30,6 +30,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // must be made inside a synctest bubble.
 type world struct {
 	t       *testing.T
+	dir     string
 	net     *transporttest.Network
 	gossip  *gossiptest.Network
 	store   *memStore
@@ -39,7 +40,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, net: transporttest.New(), gossip: gossiptest.New(), store: &memStore{objects: map[string][]byte{}}, cluster: desformat.ClusterID{7}}
+	w := &world{t: t, dir: t.TempDir(), net: transporttest.New(), gossip: gossiptest.New(), store: &memStore{objects: map[string][]byte{}}, cluster: desformat.ClusterID{7}}
 	t.Cleanup(func() {
 		for _, n := range w.nodes {
 			n.stop()
@@ -141,7 +142,7 @@ func (w *world) host(i int) netip.Addr {
 // newNode is a node that is not in the cluster yet.
 func (w *world) newNode() *node {
 	i := len(w.nodes)
-	n := &node{w: w, t: w.t, dir: filepath.Join(w.t.TempDir(), "data"), id: uuid.NewString(), ip: w.host(i), logs: &logBuffer{}}
+	n := &node{w: w, t: w.t, dir: filepath.Join(w.dir, fmt.Sprint("node", i)), id: uuid.NewString(), ip: w.host(i), logs: &logBuffer{}}
 	w.nodes = append(w.nodes, n)
 	return n
 }

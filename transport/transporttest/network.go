@@ -100,8 +100,8 @@ func (n *Network) listenPacket(ip netip.Addr, addr string) (net.PacketConn, erro
 	udp := net.UDPAddrFromAddrPort(at)
 	link := &simnet.SimulatedLink{UploadPacket: n, Latency: time.Millisecond}
 	socket := simnet.NewBlockingSimConn(udp, link)
-	n.AddNode(udp, link)
 	link.Start()
+	n.AddNode(udp, link) // whoever sends to it finds it started
 	return &packets{SimConn: socket, link: link}, nil
 }
 
