@@ -225,6 +225,36 @@ func TestAnotherNodeFinishesADeletion(t *testing.T) {
 		})
 }
 
+// What a dead node has left in the store is collected by whichever node comes
+// first, once.
+func TestThreeNodesCollectOnce(t *testing.T) {
+	w := newWorld(t)
+	key := w.abandoned([]byte("garbage"))
+	w.clock.advance(25 * time.Hour)
+	w.faults.reset()
+	run := func() {
+		t.Helper()
+		var all sync.WaitGroup
+		for _, node := range []raftmeta.NodeID{"node-b", "node-c", "node-d"} {
+			k := w.as(node).keeper(func(c *Config) { c.Logger = nil })
+			all.Go(func() {
+				if err := k.Once(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	run()
+	w.wantKeys("quarantine/2026-03-02/" + key)
+	w.clock.advance(8 * 24 * time.Hour)
+	run()
+	w.wantKeys()
+	if moves, deletes := count(w.faults.calls, "store.Move"), count(w.faults.calls, "store.Delete"); moves != 1 || deletes != 1 {
+		t.Errorf("moved %d times, deleted %d times", moves, deletes)
+	}
+}
+
 // elsewhere makes a keeper's files those of a host on which another folder, not
 // empty, stands where the root should be.
 func (w *world) elsewhere(c *Config) {

@@ -176,12 +176,12 @@ func (q *pgQueries) refuse(row *Row, code, text string, at time.Time) request {
 	v := &params{}
 	set := []string{
 		q.set(migrations.ColStatus, q.states[string(Failed)]),
-		q.set(migrations.ColClaim, "NULL"),
 		q.set(migrations.ColError, v.text(failed(code, text))),
 		q.set(migrations.ColLastAttemptAt, v.at(at)),
 	}
-	if row.State == Active { // by which Retry knows where it came from
-		set = append(set, q.set(migrations.ColMarkedAt, "NULL"))
+	if row.State == Active {
+		// A MARKED row has no claim. By its marked_at Retry knows where it came from.
+		set = append(set, q.set(migrations.ColClaim, "NULL"), q.set(migrations.ColMarkedAt, "NULL"))
 	}
 	return q.update(v, []lastSeen{q.seen(0, row)}, change{state: row.State, set: set})
 }
@@ -192,7 +192,11 @@ func (p *Postgres) Refuse(ctx context.Context, row Row, code, text string, at ti
 	if row.State != Active && row.State != Marked {
 		return p.wrap(op, fmt.Errorf("row %s is %s", row.ID, row.State))
 	}
-	_, err := p.one(ctx, call{role: RoleMarker, op: op}, &row, func(q *pgQueries) request { return q.refuse(&row, code, text, at) })
+	role := RoleMarker
+	if row.State == Marked { // the packer's find, on a node that may not mark
+		role = RolePacker
+	}
+	_, err := p.one(ctx, call{role: role, op: op}, &row, func(q *pgQueries) request { return q.refuse(&row, code, text, at) })
 	return err
 }
 

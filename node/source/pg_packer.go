@@ -33,7 +33,11 @@ func (p *Postgres) Backlog(ctx context.Context, bits uint8, d Due) ([]Bucket, er
 	if rowCap <= 0 {
 		rowCap = math.MaxInt64
 	}
-	return collect(ctx, p, call{role: RolePacker, op: op}, func(q *pgQueries) request {
+	role := RolePacker
+	if p.pools[role] == nil {
+		role = RoleMarker // a node that marks, and does not pack, keeps to its limits by it
+	}
+	return collect(ctx, p, call{role: role, op: op}, func(q *pgQueries) request {
 		v := &params{}
 		sql := fmt.Sprintf("SELECT %s >> %d, count(*), %s, min(%s)", q.col(migrations.ColHash),
 			desformat.MaxRangeBits-int(bits), sumOf("least("+q.size+", "+v.integer(rowCap)+")"), q.col(migrations.ColMarkedAt))

@@ -13,8 +13,8 @@ type Role string
 
 // The roles.
 const (
-	RoleMarker  Role = "marker"  // MarkerRows, Retry, ClaimCluster, ReplicaLag
-	RolePacker  Role = "packer"  // PackerRows
+	RoleMarker  Role = "marker"  // MarkerRows, Retry, ClaimCluster, ReplicaLag, and Backlog without a packer
+	RolePacker  Role = "packer"  // PackerRows, Refuse of MARKED rows
 	RoleDeleter Role = "deleter" // DeleterRows, IdentityRows
 	RoleReader  Role = "reader"  // ReaderRows, the rest of OperatorRows
 )
