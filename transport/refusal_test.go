@@ -477,3 +477,22 @@ func TestMetrics(t *testing.T) {
 		}
 	})
 }
+
+// Whoever hears that it is no member ends for ever.
+func TestNodeThatClosesDoesNotSayThatTheOtherIsNoMember(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.start("a", 1, nil)
+		b, got := serveAll(w)
+		b.mu.Lock()
+		b.closing = true
+		b.mu.Unlock()
+		_, err := a.Call(t.Context(), b.name, "meta", []byte("x"))
+		b.mu.Lock()
+		b.closing = false
+		b.mu.Unlock()
+		if err == nil || errors.Is(err, ErrNotMember) || got.calls.count() != 0 {
+			t.Errorf("called: %v, %d calls served", err, got.calls.count())
+		}
+	})
+}

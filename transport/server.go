@@ -42,7 +42,12 @@ const requestPatience = 5 * time.Second
 // until it ends.
 func (e *Endpoint) serveMember(ctx context.Context, conn *quic.Conn, node, plane string, serve func(context.Context, *quic.Stream, string)) {
 	if !e.note(conn, node) {
-		_ = conn.CloseWithError(codeNotMember, "not a member of the cluster")
+		// Who is told that it is no member believes it, and ends for ever.
+		if e.cfg.Allowed(node) {
+			_ = conn.CloseWithError(codeDone, "the node shuts down")
+		} else {
+			_ = conn.CloseWithError(codeNotMember, "not a member of the cluster")
+		}
 		return
 	}
 	defer e.forget(conn)
