@@ -72,6 +72,17 @@ func (n *Node) followCluster(ctx context.Context) error {
 	}
 }
 
+// heedRefusal ends a node that others refuse as removed: its state machine may
+// never hear of it, and it would wait for a leader for ever.
+func (n *Node) heedRefusal(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.peers.Refused():
+		return n.wasRemoved()
+	}
+}
+
 // wasRemoved ends a node that others have removed. One that leaves on its own
 // ends otherwise.
 func (n *Node) wasRemoved() error {

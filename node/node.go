@@ -193,6 +193,7 @@ func (n *Node) Run(ctx context.Context) error {
 	parts.Go(func() error { return n.countOnDemand(ctx) })
 	parts.Go(func() error { return n.work(ctx) })
 	parts.Go(func() error { return n.sayGoodbye(ctx) })
+	parts.Go(func() error { return n.heedRefusal(ctx) })
 	err := parts.Wait()
 	err = errors.Join(err, endAPI(), endMeta(), endPeers())
 	if cause := context.Cause(ctx); errors.Is(cause, errHasLeft) && err == nil {

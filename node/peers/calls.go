@@ -24,6 +24,7 @@ const (
 // Call carries a call of the state machine to another node: raftmeta.Peers.
 func (p *Peers) Call(ctx context.Context, node raftmeta.NodeID, request []byte) ([]byte, error) {
 	answer, err := p.endpoint.Call(ctx, string(node), methodMeta, request)
+	p.heed(string(node), err)
 	if errors.Is(err, transport.ErrNotMember) && !p.removed(string(node)) { // then it is the other one that says so
 		err = fmt.Errorf("%w: %w", raftmeta.ErrNotMember, err)
 	}

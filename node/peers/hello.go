@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/datavision/desnode/raftmeta"
 	"github.com/datavision/desnode/transport"
 )
 
@@ -89,6 +88,7 @@ func (p *Peers) greetNode(ctx context.Context, node string) (welcome, error) {
 // welcomed takes an answer: where its node is, where it thinks others are, and
 // newer keys.
 func (p *Peers) welcomed(node string, answer []byte, err error) (w welcome, _ error) {
+	p.heed(node, err)
 	if err == nil {
 		err = json.Unmarshal(answer, &w)
 	}
@@ -119,8 +119,6 @@ func (p *Peers) welcomed(node string, answer []byte, err error) (w welcome, _ er
 	}
 	return w, err
 }
-
-func (p *Peers) removed(node string) bool { return p.meta.View().Removed(raftmeta.NodeID(node)) }
 
 // meet asks those that were heard to know more than this node.
 func (p *Peers) meet(ctx context.Context) error {

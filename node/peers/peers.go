@@ -40,6 +40,9 @@ type Peers struct {
 	ask  chan string   // addresses of nodes that know more than this one
 	look chan struct{} // members may be missing
 
+	refused     chan struct{} // see Refused
+	refusedOnce sync.Once
+
 	keysMu sync.Mutex // held while keys, their file and the ring change
 	keys   atomic.Pointer[keyset]
 
@@ -57,7 +60,7 @@ func Open(cfg Config) (_ *Peers, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	p := &Peers{cfg: cfg, log: cfg.Logger, ask: make(chan string, 16), look: make(chan struct{}, 1)}
+	p := &Peers{cfg: cfg, log: cfg.Logger, ask: make(chan string, 16), look: make(chan struct{}, 1), refused: make(chan struct{})}
 	if p.metrics, err = newMetrics(cfg.Registerer); err != nil {
 		return nil, err
 	}
@@ -180,7 +183,7 @@ func (p *Peers) Run(ctx context.Context) error {
 	p.rafts.Unlock()
 	parts, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{
-		p.endpoint.Run, p.gossip.Run, p.follow, p.settle, p.search, p.meet, p.keepBook, p.keepCertificate,
+		p.endpoint.Run, p.gossip.Run, p.follow, p.settle, p.search, p.meet, p.doubt, p.keepBook, p.keepCertificate,
 	} {
 		parts.Go(func() error { return run(ctx) })
 	}
