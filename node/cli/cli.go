@@ -30,9 +30,10 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 
-	output  output
-	addr    string
-	started bool // a command was found and its arguments fit
+	joinCluster joinFunc
+	output      output
+	addr        string
+	started     bool // a command was found and its arguments fit
 }
 
 // Main runs the command line and returns the exit code. SIGINT and SIGTERM end
@@ -42,12 +43,17 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	defer stop()
 	context.AfterFunc(ctx, stop)
 
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, joinCluster: joinNode}
+	return a.run(ctx, args)
+}
+
+// run runs one command and returns the exit code.
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetIn(a.stdin)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	wantShell(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
@@ -57,9 +63,9 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		err = &usageError{err}
 	}
 	code := exitCode(ctx, err)
-	_, _ = fmt.Fprintf(stderr, "desnode: %v\n", err)
+	_, _ = fmt.Fprintf(a.stderr, "desnode: %v\n", err)
 	if code == exitUsage && !a.started {
-		_, _ = fmt.Fprintf(stderr, "See '%s --help'.\n", cmd.CommandPath())
+		_, _ = fmt.Fprintf(a.stderr, "See '%s --help'.\n", cmd.CommandPath())
 	}
 	return code
 }
@@ -79,6 +85,7 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupNode, Title: "Run a node:"},
 		&cobra.Group{ID: groupFiles, Title: "Archive and read (talks to a node):"},
+		&cobra.Group{ID: groupCluster, Title: "The cluster (talks to a node):"},
 		&cobra.Group{ID: groupAlone, Title: "Without a node:"},
 	)
 	group := func(id string, cmds ...*cobra.Command) {
@@ -87,9 +94,11 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group(groupNode, a.start(), a.demo())
+	group(groupNode, a.start(), a.join(), a.demo())
 	group(groupFiles, a.clients(a.importDir(), a.archive(), a.get(), a.stat(), a.locate(), a.status(), a.health(), a.verify(), a.failed(), a.retry(), a.pauseWork(), a.resumeWork())...)
 	group(groupFiles, a.throttle())
+	group(groupCluster, a.token(), a.members(), a.keys())
+	group(groupCluster, a.clients(a.leave(), a.ring())...)
 	group(groupAlone, a.pack(), a.config(), a.source(), a.doctor(), a.bench(), a.version())
 	root.SetHelpCommandGroupID(groupAlone)
 	root.SetCompletionCommandGroupID(groupAlone)
@@ -112,9 +121,10 @@ func wantShell(root *cobra.Command) {
 }
 
 const (
-	groupNode  = "node"
-	groupFiles = "files"
-	groupAlone = "alone"
+	groupNode    = "node"
+	groupFiles   = "files"
+	groupCluster = "cluster"
+	groupAlone   = "alone"
 )
 
 // output is the form of results, a flag's value.

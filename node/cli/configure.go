@@ -20,6 +20,16 @@ type configFlags struct {
 	set  *pflag.FlagSet
 }
 
+// addNodeFlags is addConfigFlags with those that only a running node needs.
+func addNodeFlags(cmd *cobra.Command) *configFlags {
+	f := addConfigFlags(cmd)
+	f.set.String("cluster", "", "address for the other nodes; port 0 takes a free one (default "+config.DefaultCluster+")")
+	f.set.String("gossip", "", "address for gossip; port 0 takes a free one (default "+config.DefaultGossip+")")
+	f.set.String("advertise", "", "host by which the other nodes know this one (default that of --cluster and --gossip)")
+	f.set.String("zone", "", "where the node stands, such as a data centre")
+	return f
+}
+
 func addConfigFlags(cmd *cobra.Command) *configFlags {
 	f := &configFlags{set: cmd.Flags()}
 	f.set.StringVar(&f.file, "config", "", "YAML file with the configuration (DESNODE_CONFIG)")
@@ -63,7 +73,7 @@ func (a *app) config() *cobra.Command {
 		Long:  "Reads the file, the environment and the flags as start does, lists every error, and touches nothing else. Exit code 2 when there is one.",
 		Args:  cobra.NoArgs,
 	}
-	flags := addConfigFlags(validate)
+	flags := addNodeFlags(validate)
 	validate.RunE = func(*cobra.Command, []string) error {
 		c, err := flags.load()
 		v := validity{Valid: err == nil, Errors: []string{}}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,7 +55,7 @@ func (a *app) doctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check whether a node could run on this machine as configured",
-		Long: `Checks the configuration, the data dir, the store, the sources, the port and the machine's limits, as the node's
+		Long: `Checks the configuration, the data dir, the store, the sources, the ports and the machine's limits, as the node's
 work needs them. It creates nothing that stays. A bucket is probed with a few dozen small objects below probe/, which are
 removed again; --read-only leaves that out. A Postgres source is asked as each role, and all that is tried is rolled back.
 
@@ -64,7 +63,7 @@ Results: ok; untold, what the server or the credentials do not tell; warn, what 
 work or puts files at risk. Exit code 1 when a check fails; warnings and what is untold leave it at 0.`,
 		Args: cobra.NoArgs,
 	}
-	flags := addConfigFlags(cmd)
+	flags := addNodeFlags(cmd)
 	readOnly := cmd.Flags().Bool("read-only", false, "write nothing into the bucket")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := flags.load()
@@ -133,7 +132,8 @@ func examine(ctx context.Context, c config.Config, readOnly bool) []finding {
 	for _, name := range slices.Sorted(maps.Keys(c.Sources)) {
 		findings = append(findings, sourceFindings(ctx, name, c)...)
 	}
-	return append(findings, port(ctx, c.HTTP), openFiles())
+	return append(findings, port(ctx, "http", c.HTTP),
+		ports(ctx, "cluster", c.ClusterAddr()), ports(ctx, "gossip", c.GossipAddr()), announced(c), udpBuffer(), openFiles())
 }
 
 // existing returns path, or the nearest folder above it that exists.
@@ -209,22 +209,6 @@ func localDisk(check, path string) finding {
 		return plain(check, resultFail, kind+" is a network file system; databases need a local one")
 	}
 	return plain(check, resultOK, kind)
-}
-
-// port checks that the address is free.
-func port(ctx context.Context, addr string) finding {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", addr)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return plain("http", resultFail, addr+" is in use by another process")
-	}
-	if err == nil {
-		err = l.Close()
-	}
-	if err != nil {
-		return plain("http", resultFail, err.Error())
-	}
-	return plain("http", resultOK, addr+" is free")
 }
 
 func openFiles() finding {

@@ -157,7 +157,7 @@ func (a *app) stat() *cobra.Command {
 func (a *app) locate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "locate NAME",
-		Short: "Print where a file is: its shard, its pack and the place inside",
+		Short: "Print where a file is: its shard and who serves it, its pack and the place inside",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
@@ -174,11 +174,23 @@ func (a *app) locate() *cobra.Command {
 	}
 }
 
+// ownersText names the owner of the shard, and who is asked after it.
+func ownersText(l api.Located) string {
+	text := short(l.Owner)
+	if len(l.Fallbacks) > 0 {
+		text += ", then " + shorts(l.Fallbacks)
+	}
+	return text
+}
+
 func writeLocated(w io.Writer, l api.Located) error {
 	t := newTable(w)
 	t.row("name", printable(l.Name))
 	t.row("hash", printable(l.Hash))
 	t.row("shard", l.Shard)
+	if l.Owner != "" {
+		t.row("owner", ownersText(l))
+	}
 	if l.State != "" {
 		t.row("state", printable(l.State))
 	}

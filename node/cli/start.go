@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -30,19 +32,28 @@ The configuration is one YAML file (--config, DESNODE_CONFIG), then the environm
 so on), then flags; the later outranks the earlier. 'desnode config validate' prints what is in effect.`,
 		Args: cobra.NoArgs,
 	}
-	flags := addConfigFlags(cmd)
+	flags := addNodeFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := flags.load()
 		if err != nil {
 			return err
 		}
-		var level slog.Level
-		if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
-			return &usageError{err}
+		logger, err := a.nodeLogger(cfg)
+		if err != nil {
+			return err
 		}
-		return explain(runNode(cmd.Context(), cfg, newLogger(a.stderr, level)), cfg)
+		return explain(runNode(cmd.Context(), cfg, logger), cfg)
 	}
 	return cmd
+}
+
+// nodeLogger is the logger of a node that this process runs.
+func (a *app) nodeLogger(cfg config.Config) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		return nil, &usageError{err}
+	}
+	return newLogger(a.stderr, level), nil
 }
 
 // newLogger logs JSON lines in which durations have units.
@@ -71,11 +82,27 @@ func runNode(ctx context.Context, cfg config.Config, logger *slog.Logger) error 
 	return errors.Join(err, n.Close())
 }
 
+// taken says which address another process has, and the flag that changes it.
+func taken(err error, cfg config.Config) (addr, flag string) {
+	port := func(addr string) string { return addr[strings.LastIndexByte(addr, ':')+1:] }
+	var op *net.OpError
+	if errors.As(err, &op) && op.Addr != nil {
+		addr = op.Addr.String()
+	}
+	for _, at := range []struct{ addr, flag string }{{cfg.ClusterAddr(), "--cluster"}, {cfg.GossipAddr(), "--gossip"}} {
+		if addr != "" && port(addr) == port(at.addr) {
+			return at.addr, at.flag
+		}
+	}
+	return cfg.HTTP, "--http"
+}
+
 // explain adds to an error what the operator can do about it.
 func explain(err error, cfg config.Config) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("%s is in use by another process; stop that one, or choose another address with --http: %w", cfg.HTTP, err)
+		addr, flag := taken(err, cfg)
+		return fmt.Errorf("%s is in use by another process; stop that one, or choose another address with %s: %w", addr, flag, err)
 	case errors.Is(err, raftmeta.ErrLocked):
 		return fmt.Errorf("the data dir %s is in use by another process; stop that one, or choose another with --data-dir: %w", cfg.DataDir, err)
 	case errors.Is(err, syscall.ENOSPC):

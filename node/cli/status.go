@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -47,8 +48,14 @@ func writeStatus(w io.Writer, s api.Status) error {
 	t := newTable(w)
 	t.row("node", fmt.Sprintf("%s, %s, %s, up %s", s.Node, printable(s.Version), ready, formatSpan(time.Duration(s.Uptime*float64(time.Second)))))
 	t.row("cluster", fmt.Sprintf("%s, generation %d, leader %s", s.Cluster, s.Generation, leader))
+	if s.Members.Known > 0 {
+		t.row("members", membersText(s))
+	}
+	if s.Zone != "" {
+		t.row("zone", printable(s.Zone))
+	}
 	t.row("store", printable(s.Store))
-	t.row("work", strings.Join(s.Work, ", "))
+	t.row("work", cmp.Or(strings.Join(s.Work, ", "), "none: it serves reads"))
 	t.row("packs", fmt.Sprintf("%s, %s, %s (%s dead), index %s",
 		formatCount(p.Count), formatBytes(p.Bytes), count(p.Records, "record"), formatCount(p.Dead), formatBytes(p.IndexBytes)))
 	t.row("", fmt.Sprintf("%d not acknowledged, %d not verified, %d damaged; %d uploads pending, %d leases",
@@ -79,6 +86,15 @@ func writeStatus(w io.Writer, s api.Status) error {
 		writePause(t, p)
 	}
 	return t.flush()
+}
+
+// membersText says how many nodes there are and how well this one sees them.
+func membersText(s api.Status) string {
+	text := fmt.Sprintf("%d known, %d alive, %s", s.Members.Known, s.Members.Alive, count(int64(s.Voters), "voter"))
+	if s.HealthScore > 0 {
+		text += fmt.Sprintf("; this node is too slow to judge the others well (health score %d, 0 is healthy)", s.HealthScore)
+	}
+	return text
 }
 
 // writePause says which work stands still, and why.

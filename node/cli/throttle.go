@@ -58,9 +58,9 @@ limits before, and those of the configuration, no longer hold.`,
 		},
 	}
 	f := cmd.Flags()
-	f.Int64Var(&l.FilesPerSecond, "files-per-second", 0, "files a second on each node; 0: no limit")
+	f.Int64Var(&l.FilesPerSecond, "files-per-second", 0, "files a second; 0: no limit")
 	f.Int64Var(&l.FilesPerDay, "files-per-day", 0, "files a day; 0: no limit")
-	f.Var(sizeFlag{&bytesPerSecond}, "bytes-per-second", "bytes a second on each node, such as 20MiB")
+	f.Var(sizeFlag{&bytesPerSecond}, "bytes-per-second", "bytes a second, such as 20MiB")
 	f.Var(sizeFlag{&bytesPerDay}, "bytes-per-day", "bytes a day, such as 500GiB")
 	f.StringArrayVar(&l.Windows, "window", nil, `when work may begin, such as "Mon-Fri 22:00-06:00 Europe/Warsaw"; may be repeated`)
 	f.StringVar(&l.Zone, "zone", "", "zone whose midnight ends a day (default UTC)")

@@ -27,25 +27,36 @@ const MaxZone = 64
 // removed node never comes back under its id.
 const minDeadAfter = time.Minute
 
-// ClusterAddr returns the address on which the other nodes find this one, QUIC
+// ClusterAddr returns the ip:port on which the other nodes find this one, QUIC
 // on UDP and Raft on TCP. Where none is configured it is DefaultCluster, or a
 // free port beside a free HTTP port, so that nodes started with nothing but
 // `http: 127.0.0.1:0` do not get into each other's way.
-func (c Config) ClusterAddr() string { return cmp.Or(c.Cluster, c.besideHTTP(DefaultCluster)) }
+func (c Config) ClusterAddr() string {
+	return withHost(cmp.Or(c.Cluster, c.besideHTTP(DefaultCluster)))
+}
 
-// GossipAddr returns the address of gossip, on UDP and TCP; its default is
+// GossipAddr returns the ip:port of gossip, on UDP and TCP; its default is
 // chosen like ClusterAddr's.
-func (c Config) GossipAddr() string { return cmp.Or(c.Gossip, c.besideHTTP(DefaultGossip)) }
+func (c Config) GossipAddr() string { return withHost(cmp.Or(c.Gossip, c.besideHTTP(DefaultGossip))) }
 
-// besideHTTP returns byDefault, or a free port of HTTP's host when HTTP takes a
-// free port. Listening on all addresses is never a default: it would need
+// withHost writes out the host that stands for all addresses: gossip can't
+// listen without one.
+func withHost(addr string) string {
+	if strings.HasPrefix(addr, ":") {
+		return "0.0.0.0" + addr
+	}
+	return addr
+}
+
+// besideHTTP returns byDefault, or a free port of HTTP's address when HTTP takes
+// a free port. Listening on all addresses is never a default: it would need
 // Advertise.
 func (c Config) besideHTTP(byDefault string) string {
 	host, port, err := net.SplitHostPort(c.HTTP)
 	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n != 0 {
 		return byDefault
 	}
-	if wildcard(host) {
+	if wildcard(host) || !isIP(host) { // a name such as localhost
 		host, _, _ = net.SplitHostPort(byDefault) // it is an address
 	}
 	return net.JoinHostPort(host, "0")
@@ -55,6 +66,11 @@ func (c Config) besideHTTP(byDefault string) string {
 func wildcard(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "" || err == nil && ip.Unmap().IsUnspecified()
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // splitAddress splits host:port with a port number.
@@ -82,8 +98,8 @@ func (c Config) validateCluster() error {
 	} {
 		host, _, ok := splitAddress(at.addr)
 		switch {
-		case !ok:
-			fail(at.key, "%q is not an address; write host:port, such as %s", at.addr, at.byDefault)
+		case !ok || !isIP(host):
+			fail(at.key, "%q is not an address of this machine; write ip:port, such as %s", at.addr, at.byDefault)
 		case wildcard(host) && c.Advertise == "":
 			fail(at.key, "%q stands for every address of this machine, and no other node could call it; set advertise to the host that they know it by", at.addr)
 		}

@@ -17,12 +17,12 @@ func TestWhereTheOthersFindANode(t *testing.T) {
 		{"another HTTP port", "http: 127.0.0.1:9000", "127.0.0.1:7947", "127.0.0.1:7946"},
 		{"a free HTTP port", "http: 127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"},
 		{"a free HTTP port of another host", "http: '[::1]:0'", "[::1]:0", "[::1]:0"},
-		{"a free HTTP port, padded", "http: localhost:00", "localhost:0", "localhost:0"},
+		{"a free HTTP port of a name, padded", "http: localhost:00", "127.0.0.1:0", "127.0.0.1:0"},
 		{"a free HTTP port of all hosts", "http: ':0'", "127.0.0.1:0", "127.0.0.1:0"},
 		{"a free HTTP port of all IPv6 hosts", "http: '[::]:0'", "127.0.0.1:0", "127.0.0.1:0"},
 		{"one given beside a free HTTP port", "http: 127.0.0.1:0\ncluster: 127.0.0.1:5", "127.0.0.1:5", "127.0.0.1:0"},
 		{"both given", "cluster: 10.0.0.1:1\ngossip: 10.0.0.1:2", "10.0.0.1:1", "10.0.0.1:2"},
-		{"all addresses, one announced", "cluster: ':1'\ngossip: '0.0.0.0:2'\nadvertise: node1.example.com", ":1", "0.0.0.0:2"},
+		{"all addresses, one announced", "cluster: ':1'\ngossip: '0.0.0.0:2'\nadvertise: node1.example.com", "0.0.0.0:1", "0.0.0.0:2"},
 		{"all IPv6 addresses, one announced", "cluster: '[::]:1'\nadvertise: '2001:db8::1'", "[::]:1", "127.0.0.1:7946"},
 	}
 	for _, tc := range cases {
@@ -62,10 +62,11 @@ func TestPlacesInTheClusterThatAreRefused(t *testing.T) {
 		name, yaml string
 		want       []string // the whole error
 	}{
-		{"cluster without a port", "cluster: localhost", []string{`cluster: "localhost" is not an address; write host:port, such as 127.0.0.1:7947`}},
-		{"gossip with a huge port", "gossip: localhost:65536", []string{`gossip: "localhost:65536" is not an address; write host:port, such as 127.0.0.1:7946`}},
-		{"a named port", "gossip: localhost:http", []string{`gossip: "localhost:http" is not an address; write host:port, such as 127.0.0.1:7946`}},
-		{"a URL", "cluster: http://localhost:7947", []string{`cluster: "http://localhost:7947" is not an address; write host:port, such as 127.0.0.1:7947`}},
+		{"cluster without a port", "cluster: localhost", []string{`cluster: "localhost" is not an address of this machine; write ip:port, such as 127.0.0.1:7947`}},
+		{"a name", "gossip: localhost:1", []string{`gossip: "localhost:1" is not an address of this machine; write ip:port, such as 127.0.0.1:7946`}},
+		{"gossip with a huge port", "gossip: 127.0.0.1:65536", []string{`gossip: "127.0.0.1:65536" is not an address of this machine; write ip:port, such as 127.0.0.1:7946`}},
+		{"a named port", "gossip: 127.0.0.1:http", []string{`gossip: "127.0.0.1:http" is not an address of this machine; write ip:port, such as 127.0.0.1:7946`}},
+		{"a URL", "cluster: http://localhost:7947", []string{`cluster: "http://localhost:7947" is not an address of this machine; write ip:port, such as 127.0.0.1:7947`}},
 		{"all addresses", "cluster: 0.0.0.0:7947", []string{
 			`cluster: "0.0.0.0:7947" stands for every address of this machine, and no other node could call it; set advertise to the host that they know it by`,
 		}},

@@ -51,7 +51,7 @@ func nodeKeys() []Key {
 			get: func(c Config, _ place) string { return c.HTTP },
 		},
 		{
-			Name: "cluster", Doc: "address for the other nodes, QUIC (UDP) and Raft (TCP); beside `http` with port 0 a free port of its host",
+			Name: "cluster", Doc: "address for the other nodes, QUIC (UDP) and Raft (TCP); beside an `http` with port 0 a free port",
 			set: text(func(c *Config) *string { return &c.Cluster }),
 			get: func(c Config, _ place) string { return c.ClusterAddr() },
 		},
