@@ -46,6 +46,8 @@ func runPartition(ctx context.Context, t *trial) (err error) {
 		return err
 	}
 	c.hosts = w.hosts
+	c.common += c.own // who deletes originals must say where the packs are
+	c.own = ""
 	defer c.close()
 	if err := c.grow(ctx, 3); err != nil {
 		return err
