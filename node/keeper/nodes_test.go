@@ -78,19 +78,25 @@ func TestDeletionWaitsForAnothersVerification(t *testing.T) {
 	w.wantRow("a", source.DeletedSource, "")
 }
 
+// Its packer's own node tells him what it finds, but that is not the verification
+// that deletion waits for.
 func TestAnOperatorReadsAPackOnWhateverNode(t *testing.T) {
 	w := newWorld(t)
 	p := w.archived("a")
-	k := w.as("node-a").keeper(func(c *Config) { c.OthersKeep = always })
+	others := func(c *Config) { c.OthersKeep = always }
+	k := w.as("node-a").keeper(others)
 	w.check(k.Verify(t.Context(), nil, func(r Result) error {
 		if r.Err != nil || r.Records != 1 {
 			t.Errorf("%+v", r)
 		}
 		return nil
 	}))
-	if by := w.verifiedBy(p); by != "node-a" {
+	if by := w.verifiedBy(p); by != "" {
 		t.Errorf("verified by %q", by)
 	}
+	w.as("node-a").once(others)
+	w.wantFile(w.path("a"), "content of a")
+	w.wantRow("a", source.Packed, "")
 }
 
 // What somebody works on is not asked for: a refusal is an entry of the log.

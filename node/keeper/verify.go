@@ -114,6 +114,9 @@ func (k *Keeper) verify(ctx context.Context, p *raftmeta.Pack) (Result, error) {
 	}
 	// The time is when the reading began: what was read first is the oldest.
 	found.VerifiedAt, found.VerifiedBy, found.Damage = began, k.cfg.Node, res.Damage
+	if res.Damage == "" && k.forOthers(p) { // an operator asked; what allows deletion is another's word
+		return res, nil
+	}
 	if err := k.cfg.Commands.VerifyPack(ctx, p.ID, c, found); err != nil {
 		return res, fmt.Errorf("verify pack %s: %w", p.ID, err)
 	}
