@@ -13,7 +13,6 @@ import (
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/peers"
 	"github.com/datavision/desnode/node/store"
-	"github.com/datavision/desnode/raftmeta"
 	"github.com/datavision/desnode/ring"
 )
 
@@ -88,17 +87,6 @@ func (n *Node) othersDo(work string) bool {
 
 // living is how many nodes share the work's pace.
 func (n *Node) living() int { return max(1, len(n.peers.View().Members())) }
-
-// marking is how many nodes mark at the moment.
-func (n *Node) marking() int {
-	holders := map[raftmeta.NodeID]bool{}
-	for _, l := range n.meta.View().Leases() {
-		if l.Job.Kind == raftmeta.JobMark {
-			holders[l.Holder] = true
-		}
-	}
-	return max(1, len(holders))
-}
 
 // rings are the owners as gossip sees them now.
 type rings struct{ peers *peers.Peers }

@@ -79,6 +79,13 @@ func joinLocked(ctx context.Context, cfg config.Config, req JoinRequest, log *sl
 	return err
 }
 
+// HasJoined reports whether a data dir is that of a node that joined a cluster,
+// and not of one that formed it.
+func HasJoined(dataDir string) bool {
+	id, err := readIdentity(filepath.Join(dataDir, identityFile))
+	return err == nil && id.Joined
+}
+
 // joiningID returns the id under which the data dir joins, chosen at its first
 // attempt. joined: it belongs to a cluster already, under that id.
 func joiningID(dataDir string) (id raftmeta.NodeID, joined bool, err error) {

@@ -233,7 +233,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Lags:       n.lags,
 		Logger:     n.log.With("part", "pace"),
 		Nodes:      n.living,
-		Markers:    n.marking,
+		Markers:    func() int { return marker.Markers(n.meta.View().Leases()) },
 		Registerer: metrics,
 	})
 	if err != nil {
@@ -247,7 +247,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Sources:      n.sources,
 		Dir:          n.cfg.DataDir,
 		DeleteSource: n.cfg.Archive.DeleteSource,
-		DefaultStore: n.cfg.HasDefaultStore(),
+		DefaultStore: n.inDataDir(),
 		DeleteGrace:  n.cfg.Archive.DeleteGrace,
 		MaxAttempts:  n.cfg.Archive.Attempts,
 		Pace:         n.pace.Work(pace.Delete),

@@ -49,6 +49,17 @@ func (n *Node) openDataDir(context.Context, *prometheus.Registry) error {
 	return err
 }
 
+// inDataDir reports whether the store is a folder in a node's data dir, this one's
+// or that of the founder: one rm -r would take both the packs and their manifest.
+func (n *Node) inDataDir() bool {
+	path, err := n.cfg.Store.Path()
+	if err != nil {
+		return false // no folder
+	}
+	beside, err := has(filepath.Dir(path), identityFile)
+	return n.cfg.HasDefaultStore() || err != nil || beside
+}
+
 // openPeers takes the ports that other nodes speak to.
 func (n *Node) openPeers(ctx context.Context, metrics *prometheus.Registry) error {
 	if !n.id.Joined {

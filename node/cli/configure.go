@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/datavision/desnode/node"
 	"github.com/datavision/desnode/node/config"
 )
 
@@ -18,6 +19,9 @@ import (
 type configFlags struct {
 	file string
 	set  *pflag.FlagSet
+	// joins: the node is about to join a cluster. One that did before is known by
+	// its data dir.
+	joins bool
 }
 
 // addNodeFlags is addConfigFlags with those that only a running node needs.
@@ -41,6 +45,7 @@ func addConfigFlags(cmd *cobra.Command) *configFlags {
 // load reads the configuration that the command line asks for.
 func (f *configFlags) load() (config.Config, error) {
 	in := config.Input{File: cmp.Or(f.file, os.Getenv("DESNODE_CONFIG")), Environ: os.Environ(), Flags: map[string]string{}}
+	in.Joined = func(dataDir string) bool { return f.joins || node.HasJoined(dataDir) }
 	for _, k := range config.Keys() {
 		if flag := f.set.Lookup(strings.ReplaceAll(k.Name, "_", "-")); flag != nil && flag.Changed {
 			in.Flags[k.Name] = flag.Value.String()

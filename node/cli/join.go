@@ -52,6 +52,7 @@ cluster is refused. The secret may stand in a file (--token-file) or in the vari
 		Args: cobra.ExactArgs(1),
 	}
 	flags := addNodeFlags(cmd)
+	flags.joins = true
 	cmd.Flags().StringVar(&token, "token", "", "join token ("+tokenVariable+")")
 	cmd.Flags().StringVar(&file, "token-file", "", "file that holds the join token, in the place of --token")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -67,6 +67,7 @@ type Config struct {
 	Work    []string // what this node takes part in, of AllWork
 	Cache   Cache
 	Log     Log
+	Joined  bool // what is left out comes from the cluster that the node joined
 }
 
 // Store is the object store.

@@ -105,6 +105,14 @@ func TestDefaultsFollowTheDataDirWhoeverSetsIt(t *testing.T) {
 	}
 }
 
+// A node that joins has the cluster's store, wherever that is.
+func TestDeletingWithTheClustersStore(t *testing.T) {
+	in := Input{File: write(t, "data_dir: /srv/a\narchive: {delete_source: true}"), Joined: func(dir string) bool { return dir == "/srv/a" }}
+	if c, err := Load(in); err != nil || !c.Joined {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestEveryMistakeIsToldOnce(t *testing.T) {
 	cases := []struct {
 		name string

@@ -24,6 +24,9 @@ type Input struct {
 	File    string            // path of the YAML file; empty: none
 	Environ []string          // as os.Environ returns it
 	Flags   map[string]string // by key, those that were given
+	// Joined reports whether the node of a data dir joins a cluster, or has: then
+	// what is left out comes from there. nil: it does not.
+	Joined func(dataDir string) bool
 }
 
 // setting is one value and where it comes from.
@@ -51,12 +54,12 @@ func Load(in Input) (Config, error) {
 			layers = append(layers, setting{"--" + strings.ReplaceAll(k.Name, "_", "-"), k.Name, v})
 		}
 	}
-	return build(layers)
+	return build(layers, in.Joined)
 }
 
 // build lays settings over the defaults. The data dir comes first, since other
 // defaults follow from it.
-func build(layers []setting) (Config, error) {
+func build(layers []setting, joined func(dataDir string) bool) (Config, error) {
 	dataDir := DefaultDataDir
 	for _, s := range layers {
 		if dir, ok := s.value.(string); ok && s.key == "data_dir" {
@@ -68,6 +71,7 @@ func build(layers []setting) (Config, error) {
 		return Config{}, fmt.Errorf("data_dir: %w", err)
 	}
 	c := Default(dataDir)
+	c.Joined = joined != nil && joined(dataDir)
 	if slices.ContainsFunc(layers, func(s setting) bool { return strings.HasPrefix(s.key, sourcesPrefix) }) {
 		c.Sources = map[string]Source{} // named sources take the default one's place
 	}

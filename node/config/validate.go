@@ -143,7 +143,7 @@ func (c Config) validateArchive() error {
 			errs = append(errs, invalid("archive.windows", "%s", strings.TrimPrefix(err.Error(), pace.ErrInvalid.Error()+": ")))
 		}
 	}
-	check(!a.DeleteSource || !c.HasDefaultStore(), "archive.delete_source",
+	check(!a.DeleteSource || !c.HasDefaultStore() || c.Joined, "archive.delete_source",
 		"originals are deleted only when the packs are kept outside the data dir; set store.url")
 	return errors.Join(errs...)
 }
