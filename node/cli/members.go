@@ -105,7 +105,7 @@ func stateText(m api.MemberInfo) string {
 	if m.HealthScore != nil && *m.HealthScore > 0 {
 		parts = append(parts, fmt.Sprintf("slow %d", *m.HealthScore))
 	}
-	if m.RingAgrees != nil && !*m.RingAgrees {
+	if !m.Self && m.RingAgrees != nil && !*m.RingAgrees { // a node agrees with itself, if not always with what it has told last
 		parts = append(parts, "other ring")
 	}
 	if m.Breaker {
