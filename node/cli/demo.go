@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,21 +13,38 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/config"
 )
 
-// demoReaders is the number of connections that read back.
-const demoReaders = 8
+const (
+	// demoReaders is the number of connections that read back.
+	demoReaders = 8
+	// demoNodes is the number of nodes in the beginning.
+	demoNodes = 3
+	// demoPacks is about how many packs the files are cut into, so that each
+	// node gets some to pack.
+	demoPacks = 12
+	// demoCached is the part of the content that fits into a node's cache: nodes
+	// that held all of it would not miss the one that dies.
+	demoCached = 4
+)
 
 func (a *app) demo() *cobra.Command {
 	var keep bool
 	cmd := &cobra.Command{
 		Use:   "demo [DIR]",
-		Short: "Start a node, archive DIR, read every file back and compare",
-		Long: `Starts a node on a free port with a data dir of its own in the temporary folder, imports DIR (by default the Go
-toolchain's own source tree), archives it, waits until the node has verified its packs, and reads every file back over
-HTTP, comparing it with the original byte for byte. DIR is only read. Prints a table of figures; the exit code is 1 when
-any file is missing or different. Nothing is left behind unless --keep is given.`,
+		Short: "Run a cluster on this machine, archive DIR, read every file back and compare, kill a node meanwhile",
+		Long: `Runs three nodes in processes of their own on free ports of this machine, with a folder store and a SQLite source in the
+temporary folder that they share. Imports DIR (by default the Go toolchain's own source tree), archives it, waits until
+the nodes have verified the packs, and reads every file back over HTTP through each node, comparing it with the original
+byte for byte. DIR is only read.
+
+Then it reads files at a steady rate through all nodes, and compares them, while the leader is killed (SIGKILL), a fourth
+node joins in its place, and the next leader leaves. Last it reads every file back through the newest node.
+
+Prints tables of figures; the exit code is 1 when any file is missing or different, or any read failed but those that the
+killed node had begun to answer. Takes about 40 seconds for some thousand files. Nothing is left behind unless --keep is
+given.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := demoFolder(cmd.Context(), args)
@@ -38,7 +54,7 @@ any file is missing or different. Nothing is left behind unless --keep is given.
 			return a.runDemo(cmd.Context(), dir, keep)
 		},
 	}
-	cmd.Flags().BoolVar(&keep, "keep", false, "leave the node running and say how to try it")
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the nodes running and say how to try them")
 	return cmd
 }
 
@@ -74,171 +90,101 @@ func demoFolder(ctx context.Context, args []string) (string, error) {
 	return dir, nil
 }
 
+// demo is one run of the stages on a cluster of its own.
+type demo struct {
+	app     *app
+	cluster demoCluster
+	report  demoReport
+	files   []demoFile
+}
+
 // runDemo runs the demo in a temporary folder, which it removes.
 func (a *app) runDemo(ctx context.Context, dir string, keep bool) (err error) {
+	d := demo{app: a, report: demoReport{Dir: dir}}
+	if d.files, err = listFiles(dir); err != nil {
+		return err
+	}
 	tmp, err := os.MkdirTemp("", "desnode-demo-")
 	if err != nil {
 		return err
 	}
-	n, err := startChild(ctx, filepath.Join(tmp, "node.log"), "--data-dir", filepath.Join(tmp, "node"), "--http", "127.0.0.1:0")
-	if err != nil {
-		return errors.Join(err, os.RemoveAll(tmp))
+	total := totalSize(d.files)
+	d.cluster = demoCluster{
+		dir: tmp, outlives: keep,
+		packSize: config.Size(min(max(total/demoPacks, int64(64*config.KiB)), int64(256*config.MiB))),
+		cache:    config.Size(max(total/demoCached, int64(config.MiB))),
 	}
+	d.report.CacheBytes = int64(d.cluster.cache)
 	kept := false
 	defer func() {
 		if !kept {
-			err = errors.Join(err, n.stop(), os.RemoveAll(tmp))
+			err = errors.Join(err, d.cluster.remove())
 		}
 	}()
-	c, err := newClient("http://" + n.addr)
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	d := demo{app: a, client: c, report: demoReport{Dir: dir}}
+	began := time.Now()
 	if err := d.run(ctx); err != nil {
-		return fmt.Errorf("%w%s", err, n.logTail(err))
+		return fmt.Errorf("%w%s", err, d.cluster.lastWords(ctx, err))
 	}
+	d.report.Seconds = time.Since(began).Seconds()
 	if err := a.print(d.report, d.report.write); err != nil {
 		return err
 	}
 	if keep {
 		kept = true
-		d.sayHowToTry(a.stderr, n, tmp)
+		d.sayHowToTry(a.stderr)
 	}
-	if !d.report.Identical {
-		return fmt.Errorf("%w: not every file came back as it was", errFailed)
-	}
-	return nil
+	return d.report.verdict()
 }
 
-// demo is one run of the stages against a running node.
-type demo struct {
-	app    *app
-	client *client
-	report demoReport
-	files  []demoFile
+// totalSize returns the size of all files together.
+func totalSize(files []demoFile) (total int64) {
+	for _, f := range files {
+		total += f.size
+	}
+	return total
 }
 
+// run goes through the stages.
 func (d *demo) run(ctx context.Context) error {
-	if err := d.doImport(ctx); err != nil {
-		return fmt.Errorf("import: %w", err)
+	for _, stage := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"start the nodes", d.startNodes},
+		{"import", d.doImport},
+		{"archive", d.doArchive},
+		{"verify", d.awaitUpkeep},
+		{"read back", d.readThroughAll},
+		{"read again", d.readHot},
+		{"read under load", d.underLoad},
+		{"read back", d.readThroughNewest},
+	} {
+		if err := stage.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", stage.name, err)
+		}
 	}
-	if err := d.doArchive(ctx); err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	if err := d.awaitUpkeep(ctx); err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	if err := d.readBack(ctx, "read back", len(d.files)); err != nil {
-		return err
-	}
-	return d.readBack(ctx, "read again", min(len(d.files), 20000))
-}
-
-func (d *demo) doImport(ctx context.Context) error {
-	began := time.Now()
-	e, err := runImport(ctx, d.client, api.ImportRequest{Dir: d.report.Dir}, d.app.progress("import"))
-	if err != nil {
-		return err
-	}
-	d.report.addStage("import", e.Files, e.Bytes, time.Since(began))
-	d.report.Import = e
-	d.files, err = listFiles(d.report.Dir)
+	d.report.addNodes(d.cluster.nodes)
+	var err error
+	d.report.Members, err = d.cluster.membersAtRest(ctx)
 	return err
 }
 
-func (d *demo) doArchive(ctx context.Context) error {
-	before, err := d.status(ctx)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	e, err := runArchive(ctx, d.client, api.ArchiveRequest{}, d.app.progress("archive"))
-	if err != nil {
-		return err
-	}
-	d.report.addStage("archive", e.Packed, e.Bytes, time.Since(began))
-	after, err := d.status(ctx)
-	if err != nil {
-		return err
-	}
-	d.report.Failed = e.Failed
-	d.report.PutRequests = after.StoreCalls["put"] - before.StoreCalls["put"]
-	d.report.HeadRequests = after.StoreCalls["head"] - before.StoreCalls["head"]
-	d.report.Packs = after.Packs
-	return nil
-}
-
-// Waiting for the node to verify its packs: reads back must not be mixed with
-// the store requests of verification.
-const (
-	upkeepPatience = 2 * time.Minute
-	upkeepPoll     = 50 * time.Millisecond
-)
-
-func (d *demo) awaitUpkeep(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, upkeepPatience)
-	defer cancel()
-	began := time.Now()
-	tick := time.NewTicker(upkeepPoll)
-	defer tick.Stop()
-	for {
-		s, err := d.status(ctx)
-		if err != nil {
-			return err
-		}
-		if s.Packs.Damaged > 0 {
-			return fmt.Errorf("%w: %s damaged", errFailed, count(s.Packs.Damaged, "pack"))
-		}
-		if s.Packs.Unacknowledged+s.Packs.Unverified == 0 {
-			d.report.addStage("wait for verification", 0, 0, time.Since(began)) // most of it ran beside the archiving
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%d packs not acknowledged and %d not verified: %w", s.Packs.Unacknowledged, s.Packs.Unverified, context.Cause(ctx))
-		}
-	}
-}
-
-func (d *demo) readBack(ctx context.Context, stage string, n int) error {
-	before, err := d.status(ctx)
-	if err != nil {
-		return err
-	}
-	began := time.Now()
-	r, err := compareAll(ctx, d.client, d.report.Dir, d.files[:n], d.app.progress(stage))
-	if err != nil {
-		return fmt.Errorf("%s: %w", stage, err)
-	}
-	d.report.addStage(stage, r.identical, r.bytes, time.Since(began))
-	after, err := d.status(ctx)
-	if err != nil {
-		return err
-	}
-	gets := after.StoreCalls["get"] - before.StoreCalls["get"]
-	d.report.addReads(stage, r, gets)
-	return nil
-}
-
-func (d *demo) status(ctx context.Context) (api.Status, error) {
-	return call[api.Status](ctx, d.client, http.MethodGet, api.PathStatus, nil)
-}
-
-func (d *demo) sayHowToTry(w io.Writer, n *child, tmp string) {
+func (d *demo) sayHowToTry(w io.Writer) {
 	name := "NAME"
 	if len(d.files) > 0 {
 		name = escapeName(d.files[len(d.files)/2].name)
 	}
-	_, _ = fmt.Fprintf(w, `
-The node runs on as process %[1]d. Try:
-  curl -i %[2]s/files/%[3]s
-  curl -i -H 'Range: bytes=0-99' %[2]s/files/%[3]s
-  curl -s %[2]s/metrics | grep des_
-  DESNODE_ADDR=%[2]s %[4]s status
-Stop it, and remove what it keeps:
-  kill %[1]d; rm -r %[5]s
-`, n.cmd.Process.Pid, d.client.base, name, os.Args[0], tmp)
+	var pids []string
+	for _, n := range d.cluster.living() {
+		_, _ = fmt.Fprintf(w, "\nThe node %s runs on as process %d.", n.name, n.proc.cmd.Process.Pid)
+		pids = append(pids, fmt.Sprint(n.proc.cmd.Process.Pid))
+	}
+	_, _ = fmt.Fprintf(w, ` Try:
+  curl -i %[1]s/files/%[2]s
+  curl -i -H 'Range: bytes=0-99' %[1]s/files/%[2]s
+  curl -s %[1]s/metrics | grep des_
+  DESNODE_ADDR=%[1]s %[3]s members
+Stop them, and remove what they keep:
+  kill %[4]s; rm -r %[5]s
+`, d.cluster.living()[0].base, name, os.Args[0], strings.Join(pids, " "), d.cluster.dir)
 }

@@ -22,34 +22,42 @@ const (
 	tailLines  = 10
 )
 
+// launch is how a node is started in a process of its own.
+type launch struct {
+	log      string   // file for what it logs
+	args     []string // start or join, and the rest of the command line
+	environ  []string // beside ours, such as secrets that stand in no list of processes
+	outlives bool     // it stays when this process dies
+}
+
 // child is a node in a process of its own. It logs to a file, not to a pipe,
 // so that it can outlive its parent.
 type child struct {
 	cmd    *exec.Cmd
 	log    string
 	addr   string        // host:port of its HTTP face
+	told   bool          // to end, by kill, stop or end
 	exited chan struct{} // closed when the process has ended
 	result error         // of Wait, once exited is closed
 }
 
-// startChild starts this very program as a node that logs to a file, and
-// returns when it is ready.
-func startChild(ctx context.Context, logFile string, flags ...string) (*child, error) {
+// start starts this very program as a node, and returns when it is ready.
+func (l launch) start(ctx context.Context) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	n := &child{log: logFile, exited: make(chan struct{})}
+	n := &child{log: l.log, exited: make(chan struct{})}
 	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	n.cmd = exec.Command(self, append([]string{"start"}, flags...)...) //nolint:gosec,noctx // this very program; stop ends it, not a context
+	n.cmd = exec.Command(self, l.args...) //nolint:gosec,noctx // this very program; stop ends it, not a context
 	n.cmd.Args[0] = "desnode"
 	n.cmd.Stderr = log
-	n.cmd.Env = withoutOurs(os.Environ())
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the parent, which stops it
+	n.cmd.Env = append(withoutOurs(os.Environ()), l.environ...)
+	n.cmd.SysProcAttr = childAttributes(l.outlives)
 	if err := n.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -63,7 +71,7 @@ func startChild(ctx context.Context, logFile string, flags ...string) (*child, e
 	return n, nil
 }
 
-// withoutOurs drops DESNODE_ variables: the demo's node is not the operator's.
+// withoutOurs drops DESNODE_ variables: the demo's nodes are not the operator's.
 func withoutOurs(environ []string) []string {
 	var rest []string
 	for _, e := range environ {
@@ -136,19 +144,45 @@ func (n *child) logTail(err error) string {
 	return "\nThe node's last words:\n" + strings.Join(last, "\n")
 }
 
-// stop ends the process and waits until it has ended.
+// hasExited reports whether the process has ended.
+func (n *child) hasExited() bool {
+	select {
+	case <-n.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends the process as a crash would, and waits until it has ended.
+func (n *child) kill() error {
+	n.told = true
+	err := n.cmd.Process.Kill()
+	<-n.exited
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// stop ends the process in order and waits until it has ended.
 func (n *child) stop() error {
+	n.told = true
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	timer := time.NewTimer(childStop)
+	return n.awaitExit(childStop)
+}
+
+// awaitExit waits for the end of a process that was told to end. One that takes
+// too long is killed.
+func (n *child) awaitExit(patience time.Duration) error {
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-n.exited:
 		return nil
 	case <-timer.C:
-		err := n.cmd.Process.Kill()
-		<-n.exited
-		return errors.Join(fmt.Errorf("the node did not stop within %s and was killed", childStop), err)
+		return errors.Join(fmt.Errorf("the node did not stop within %s and was killed", patience), n.kill())
 	}
 }

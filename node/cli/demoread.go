@@ -87,11 +87,7 @@ func compareAll(ctx context.Context, c *client, dir string, files []demoFile, p 
 		return comparison{}, err
 	}
 	defer root.Close()
-	var total int64
-	for _, f := range files {
-		total += f.size
-	}
-
+	total := totalSize(files)
 	var next atomic.Int64
 	var readers sync.WaitGroup
 	var mu sync.Mutex // guards result and p

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,6 +62,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"exits":      exits,
 			"startnode":  startNode,
+			"joinnode":   joinNodeByLine,
+			"until":      until,
 			"stopnode":   stopNode,
 			"flip":       flip,
 			"flippacked": flipPacked,
@@ -177,16 +180,19 @@ func oddName(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// stoppid: ends the process whose id stands after "as process " in stderr.
+// stoppid: kills the processes whose ids stand after "as process " in stderr.
 func stopPID(ts *testscript.TestScript, _ bool, _ []string) {
-	text := ts.ReadFile("stderr")
-	_, after, _ := bytes.Cut([]byte(text), []byte("as process "))
-	digits, _, _ := bytes.Cut(after, []byte("."))
-	pid, err := strconv.Atoi(string(digits))
-	ts.Check(err)
-	p, err := os.FindProcess(pid)
-	ts.Check(err)
-	ts.Check(p.Signal(syscall.SIGTERM))
+	found := regexp.MustCompile(`as process ([0-9]+)\.`).FindAllStringSubmatch(ts.ReadFile("stderr"), -1)
+	if len(found) == 0 {
+		ts.Fatalf("stderr names no process")
+	}
+	for _, match := range found {
+		pid, err := strconv.Atoi(match[1])
+		ts.Check(err)
+		p, err := os.FindProcess(pid)
+		ts.Check(err)
+		ts.Check(p.Kill()) // what it still wrote would be in the way of the clean-up
+	}
 }
 
 // copyone PATTERN TO: copies the only file that the pattern matches.
