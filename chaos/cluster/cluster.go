@@ -28,6 +28,9 @@ type cluster struct {
 	hosts []*host // of the nodes to come, in order; none: this machine's network
 	env   []string
 
+	// patience is how long the last steps of archiving may take after the run.
+	patience time.Duration
+
 	common string // lines of every node's configuration
 	own    string // lines of the founder's only
 
@@ -41,7 +44,7 @@ type cluster struct {
 func newCluster(t *trial, name, common string) (*cluster, error) {
 	dir := filepath.Join(t.dir, name)
 	c := &cluster{
-		t: t, dir: dir, common: common,
+		t: t, dir: dir, common: common, patience: 30 * time.Second,
 		src: filepath.Join(dir, "src"), store: filepath.Join(dir, "store"), db: filepath.Join(dir, "files.db"),
 	}
 	c.own = fmt.Sprintf("store: {url: %q}\nsources: {files: {url: %q, roots: [%q]}}\n", "file://"+c.store, "sqlite://"+c.db, c.src)

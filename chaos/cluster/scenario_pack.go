@@ -85,7 +85,7 @@ func (t *trial) packOnce(ctx context.Context, name string, nodes int, files []*f
 		return 0, 0, err
 	}
 	took = time.Since(began)
-	list, err := c.nodes[0].packs(ctx)
+	list, err := c.nodes[0].acknowledged(ctx, c.patience)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -34,7 +34,7 @@ type partition struct {
 func runPartition(ctx context.Context, t *trial) (err error) {
 	count, length := 600, 75*time.Second
 	if t.short {
-		count, length = 150, 12*time.Second
+		count, length = 150, 8*time.Second
 	}
 	w, err := newNetwork(ctx, 3)
 	if err != nil {

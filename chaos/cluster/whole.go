@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the customer's own look into a source
 	_ "modernc.org/sqlite"             // likewise
@@ -30,7 +32,7 @@ func (c *cluster) whole(ctx context.Context, files []*file, nodes ...*node) erro
 	for _, what := range []string{notOnce, strangeRows, strangeRecs, badPacks, badReads} {
 		rep.never(what)
 	}
-	packs, err := nodes[0].packs(ctx)
+	packs, err := nodes[0].acknowledged(ctx, c.patience)
 	if err != nil {
 		return err
 	}
@@ -59,6 +61,26 @@ func (c *cluster) whole(ctx context.Context, files []*file, nodes ...*node) erro
 	rep.figure("packs", "%d", len(packs))
 	return nil
 }
+
+// acknowledged returns the packs once all of them are acknowledged, which the
+// manifest learns a moment after the rows; after that time as they are.
+func (n *node) acknowledged(ctx context.Context, within time.Duration) (packs []packInfo, err error) {
+	err = await(ctx, "all packs are acknowledged", within, func(ctx context.Context) error {
+		if packs, err = n.packs(ctx); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(packs, func(p packInfo) bool { return !p.Acknowledged }) {
+			return errUnacknowledged
+		}
+		return nil
+	})
+	if errors.Is(err, errUnacknowledged) {
+		err = nil // the check of the records tells of them
+	}
+	return packs, err
+}
+
+var errUnacknowledged = errors.New("one is not")
 
 // checkRecords counts: as many live records as files, and no name listed that
 // was never made. That each file has one of them checkPlaces finds.

@@ -76,7 +76,7 @@ func (w *fakeWhole) cluster(t *testing.T) *cluster {
 	t.Cleanup(srv.Close)
 	t.Cleanup(n.client.CloseIdleConnections)
 	n.base = srv.URL
-	c.nodes = []*node{n}
+	c.nodes, c.patience = []*node{n}, 0
 	return c
 }
 
