@@ -53,7 +53,7 @@ func (n *Node) archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 		return err
 	}
 	run := archiveRun{node: n, begin: begin, moved: time.Now()}
-	flushed := time.Now()
+	flushed, asked := time.Now(), time.Now()
 	if err := n.flushAll(ctx); err != nil {
 		return err
 	}
@@ -84,10 +84,15 @@ func (n *Node) archive(ctx context.Context, req api.ArchiveRequest, send func(ap
 		case <-changed:
 		case <-time.After(max(archiveProgress, 10*took)):
 		}
-		if now.eligible.Rows > 0 {
-			n.marker.Kick()
+		// Asking may change the state, if only by a lease that another node is found
+		// to hold: it must not answer every change.
+		if time.Since(asked) >= archiveProgress {
+			asked = time.Now()
+			if now.eligible.Rows > 0 {
+				n.marker.Kick()
+			}
+			n.packer.Flush()
 		}
-		n.packer.Flush()
 		if time.Since(flushed) >= flushEvery {
 			flushed = time.Now()
 			if err := n.flushAll(ctx); err != nil {
