@@ -43,8 +43,10 @@ func (m *members) all() []any {
 	return slices.Clone(m.asked)
 }
 
-func (m *members) Members(context.Context) (MemberList, error)                 { return m.list, m.err }
-func (m *members) Ring(_ context.Context, q RingQuery) (RingInfo, error)       { return m.ring, m.ask(q) }
+func (m *members) Members(context.Context) (MemberList, error) { return m.list, m.err }
+
+func (m *members) Ring(_ context.Context, q RingQuery) (RingInfo, error) { return m.ring, m.ask(q) }
+
 func (m *members) Tokens(context.Context) (TokenList, error)                   { return m.tokens, m.err }
 func (m *members) RevokeToken(_ context.Context, id string) error              { return m.ask(id) }
 func (m *members) Leave(_ context.Context, req LeaveRequest) error             { return m.ask(req) }

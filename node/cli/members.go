@@ -168,6 +168,9 @@ themselves. A node that is alive had better leave ('desnode leave', on its own m
 
 // removeMember removes the member that the prefix means.
 func removeMember(ctx context.Context, c *client, prefix string, force bool) (removed, error) {
+	if len(prefix) < minPrefix {
+		return removed{}, usage(fmt.Sprintf("%q is too little of a node's id; give %d characters or more", prefix, minPrefix))
+	}
 	l, err := call[api.MemberList](ctx, c, http.MethodGet, api.PathMembers, nil)
 	if err != nil {
 		return removed{}, err
@@ -193,9 +196,6 @@ func removeMember(ctx context.Context, c *client, prefix string, force bool) (re
 // one that was removed only the id is known.
 func memberOf(l api.MemberList, prefix string) (api.MemberInfo, error) {
 	prefix = strings.ToLower(prefix)
-	if len(prefix) < minPrefix {
-		return api.MemberInfo{}, usage(fmt.Sprintf("%q is too little of a node's id; give %d characters or more", prefix, minPrefix))
-	}
 	var found []api.MemberInfo
 	all := slices.Clone(l.Members)
 	for _, id := range l.Removed {

@@ -246,11 +246,15 @@ func TestTokens(t *testing.T) {
 		{"one line to paste", []string{"token"}, exitOK, `POST /cluster/tokens {"ttl_seconds":86400,"uses":1}`, line, "good for 2 nodes until 2026-01-02T03:04:05Z"},
 		{"narrower", []string{"token", "--ttl", "10m", "--uses", "3"}, exitOK, `POST /cluster/tokens {"ttl_seconds":600,"uses":3}`, line, "'desnode token revoke t1'"},
 		{
-			"for programs", []string{"token", "-o", "json"}, exitOK, `POST /cluster/tokens {"ttl_seconds":86400,"uses":1}`,
+			"for programs",
+			[]string{"token", "-o", "json"},
+			exitOK, `POST /cluster/tokens {"ttl_seconds":86400,"uses":1}`,
 			"{\n\"id\": \"t1\",\n\"token\": \"dnj1abc\",\n\"join_command\": \"" + line + "\",\n\"expires\": \"2026-01-02T03:04:05Z\",\n\"uses\": 2\n}", "",
 		},
 		{
-			"listed", []string{"token", "list"}, exitOK, "GET /cluster/tokens ",
+			"listed",
+			[]string{"token", "list"},
+			exitOK, "GET /cluster/tokens ",
 			"ID STATE EXPIRES USED BY\nt1 valid 2026-01-02T03:04:05Z 1 of 2 5e1f0f0a\nt2 used-up 2026-01-02T03:04:05Z 1 of 1 ab120000", "",
 		},
 		{"revoked", []string{"token", "revoke", "t1"}, exitOK, `POST /cluster/tokens/revoke {"id":"t1"}`, "t1 is worthless; nodes that joined by it stay", ""},
