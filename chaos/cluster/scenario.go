@@ -69,6 +69,7 @@ func (o options) try(ctx context.Context, s scenario, log io.Writer) (rep *repor
 			err = fmt.Errorf("%w: %w", cause, err)
 		}
 		rep.fail(err)
+		t.logf("%v", err)
 	}
 	rep.judge()
 	if o.keep || !rep.OK {
