@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
 
-// machine is the state machine as raft drives it: one goroutine applies, any
-// number read the view.
+// machine is the state machine as raft drives it: raft's goroutine applies, and
+// before it replay; any number read the view.
 type machine struct {
-	view   atomic.Pointer[View]
+	applying sync.Mutex // held by who changes the view
+	view     atomic.Pointer[View]
+	last     atomic.Pointer[entryID] // the last command applied from the log; nil: none yet
+
 	halted atomic.Pointer[haltError]
 	onHalt func(error) // told once, from raft's goroutine: must not block
 
@@ -50,12 +54,16 @@ func (m *machine) publish(s state) {
 func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
 
 // ApplyBatch applies committed log entries in order and publishes one view.
+// Those that the view has applied, by replay, it passes over; nobody waits for
+// their answers.
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	m.applying.Lock()
+	defer m.applying.Unlock()
 	answers := make([]any, len(logs))
 	s := m.view.Load().state
 	before := s.applied
 	for i, l := range logs {
-		if l.Type != raft.LogCommand {
+		if l.Type != raft.LogCommand || l.Index <= s.applied {
 			continue
 		}
 		value, err := m.applyOne(&s, l)
@@ -63,8 +71,18 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	}
 	if s.applied != before {
 		m.publish(s)
+		m.last.Store(&entryID{s.applied, termAt(logs, s.applied)})
 	}
 	return answers
+}
+
+func termAt(logs []*raft.Log, index uint64) uint64 {
+	for _, l := range logs {
+		if l.Index == index {
+			return l.Term
+		}
+	}
+	return 0
 }
 
 // applyOne changes *s by one command, or halts the machine and leaves *s as it
@@ -125,7 +143,11 @@ func (m *machine) Restore(r io.ReadCloser) error {
 		return m.restoreErr
 	}
 	m.restoreErr = nil
-	m.publish(s)
+	m.applying.Lock()
+	defer m.applying.Unlock()
+	if s.applied >= m.view.Load().applied { // else replay knows more, and raft will come to it
+		m.publish(s)
+	}
 	return nil
 }
 

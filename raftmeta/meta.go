@@ -177,6 +177,7 @@ func (m *Meta) run(ctx context.Context) error {
 	if m.cfg.Peers != nil {
 		group.Go(func() { m.confirm.run(inner, m.askIndex) })
 		group.Go(func() { m.report(inner) })
+		group.Go(func() { m.keepApplied(inner) })
 	}
 
 	select {
@@ -257,15 +258,22 @@ func (m *Meta) newRaft(notify chan<- bool, transport raft.Transport) (*raft.Raft
 			return nil, errors.Join(fmt.Errorf("form a cluster: %w", err), m.guard.failing())
 		}
 	}
+	if !existing {
+		if err := forgetApplied(m.cfg.Dir); err != nil {
+			return nil, fmt.Errorf("start raft: %w: %w", ErrStorage, err)
+		}
+	}
 	m.guard.runs.Store(true)
 	r, err := raft.NewRaft(c, m.machine, m.guard, m.guard, m.storage.snaps, transport)
 	if err != nil {
 		// raft keeps to itself why a snapshot was refused.
 		return nil, errors.Join(fmt.Errorf("start raft: %w: %w", ErrStorage, err), m.machine.restoreErr)
 	}
-	if err := m.checkGap(r.AppliedIndex()); err != nil {
+	restored := r.AppliedIndex()
+	if err := m.checkGap(restored); err != nil {
 		return nil, errors.Join(err, r.Shutdown().Error())
 	}
+	m.replay(restored)
 	return r, nil
 }
 

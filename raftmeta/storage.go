@@ -31,6 +31,7 @@ var keyNode = []byte("desnode-node")
 //	lock        held as long as the process uses the dir
 //	wal/        the Raft log, term and vote (raft-wal)
 //	snapshots/  the newest two snapshots
+//	applied     how far the log was applied: see applied.go
 type storage struct {
 	lock  *os.File
 	meta  *metadb.BoltMetaDB
