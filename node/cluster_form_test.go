@@ -5,18 +5,16 @@ import (
 )
 
 func TestThreeNodesFormOneCluster(t *testing.T) {
-	inWorld(t, func(w *world) {
+	inWorld(t, func(t *testing.T, w *world) {
 		a, b, c := w.formThree()
 		w.write(0, 60)
 		b.imports()
-		if last := c.testArchive(w.t); last.Packed != 60 || last.Failed != 0 {
-			w.t.Fatalf("archived: %+v", last)
-		}
+		c.archives(60)
 		w.packed(a)
 		w.mustServe(a, b, c)
 		for _, m := range []*member{a, b, c} {
 			if local, owner := m.route("local"), m.route("owner"); local == 0 || owner == 0 {
-				w.t.Errorf("%s read %v files itself and %v from their owners", m.ip, local, owner)
+				t.Errorf("%s read %v files itself and %v from their owners", m.ip, local, owner)
 			}
 		}
 	})

@@ -54,7 +54,7 @@ type member struct {
 }
 
 // inWorld runs a test in virtual time.
-func inWorld(t *testing.T, test func(w *world)) {
+func inWorld(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -64,7 +64,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		}
 		// Virtual time ends with the test, and memberlist's last probes need some.
 		t.Cleanup(func() { w.pass(time.Minute) })
-		test(w)
+		test(t, w)
 	})
 }
 
@@ -317,6 +317,26 @@ func (m *member) imports() {
 	m.testImport(m.w.t, api.ImportRequest{Dir: m.w.docs})
 }
 
+// archives has everything eligible archived, files rows in all, and fails the
+// test when that is not done within the time limit.
+func (m *member) archives(files int64) {
+	m.w.t.Helper()
+	ctx, cancel := context.WithTimeout(m.w.t.Context(), archiveLimit)
+	defer cancel()
+	var last api.ArchiveEvent
+	err := m.Archive(ctx, api.ArchiveRequest{}, func(e api.ArchiveEvent) error {
+		last = e
+		return nil
+	})
+	if err != nil || last.Packed != files || last.Failed != 0 {
+		m.w.t.Fatalf("archived at %s, want %d files: %+v, %v; leases %+v; %v, %v, %v",
+			m.ip, files, last, err, m.meta.View().Leases(), m.marker.Problem(), m.packer.Problem(), m.keeper.Problem())
+	}
+}
+
+// archiveLimit is long enough for the leases of a node that is gone to expire.
+const archiveLimit = 2 * time.Minute
+
 // request asks the node's HTTP face, without a network.
 func (m *member) request(path string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
@@ -325,12 +345,15 @@ func (m *member) request(path string) *httptest.ResponseRecorder {
 }
 
 // read reads a file by name.
-func (m *member) read(name string) *httptest.ResponseRecorder { return m.request("/files/" + name) }
+func (m *member) read(name string) *httptest.ResponseRecorder { return m.request("/files/" + url.PathEscape(name)) }
 
-// serves says how the node does not answer every file as it was written, from a
-// pack or, when that does not matter, from anywhere.
-func (m *member) serves(fromPack bool) error {
-	for _, name := range m.w.names() {
+// serves says how the node does not answer these files, or all, as they were
+// written, from a pack or, when that does not matter, from anywhere.
+func (m *member) serves(fromPack bool, names ...string) error {
+	if len(names) == 0 {
+		names = m.w.names()
+	}
+	for _, name := range names {
 		got := m.read(name)
 		if got.Code != http.StatusOK || got.Body.String() != m.w.content[name] {
 			return fmt.Errorf("%s answers %s: %d %q", m.ip, name, got.Code, got.Body)
@@ -374,19 +397,23 @@ func (m *member) route(route string) float64 {
 	return m.metric(fmt.Sprintf("des_router_routes_total{route=%q}", route))
 }
 
-// packed holds every file to be in exactly one pack, alive.
+// packed waits until every file is in exactly one pack, alive, and each pack
+// acknowledged.
 func (w *world) packed(m *member) {
 	w.t.Helper()
-	records := 0
-	for p := range m.meta.View().Packs() {
-		if !p.Acknowledged {
-			w.t.Errorf("pack %s is not acknowledged", p.ID)
+	w.within(10*time.Second, "all files in packs", func() error {
+		records := 0
+		for p := range m.meta.View().Packs() {
+			if !p.Acknowledged {
+				return fmt.Errorf("pack %s is not acknowledged", p.ID)
+			}
+			records += int(p.Records) - len(p.Dead)
 		}
-		records += int(p.Records) - len(p.Dead)
-	}
-	if records != len(w.content) {
-		w.t.Errorf("the packs hold %d live records of %d files", records, len(w.content))
-	}
+		if records != len(w.content) {
+			return fmt.Errorf("the packs hold %d live records of %d files", records, len(w.content))
+		}
+		return nil
+	})
 }
 
 // port is an HTTP port that nobody calls.
@@ -409,3 +436,75 @@ func (p *port) Close() error {
 }
 
 func (p *port) Addr() net.Addr { return net.TCPAddrFromAddrPort(p.at) }
+
+// settledView waits until gossip shows these nodes exactly that many.
+func (w *world) settledView(alive int, members ...*member) {
+	w.t.Helper()
+	w.within(time.Minute, fmt.Sprintf("%d nodes in sight", alive), func() error {
+		for _, m := range members {
+			if got := len(m.peers.View().Members()); got != alive {
+				return fmt.Errorf("%s sees %d nodes", m.ip, got)
+			}
+		}
+		return nil
+	})
+}
+
+// writeSized makes n files of that many bytes each.
+func (w *world) writeSized(n, bytes int) {
+	w.t.Helper()
+	for i := range n {
+		name := fmt.Sprintf("f%04d", i)
+		w.content[name] = strings.Repeat(fmt.Sprintf("%07d\n", i), bytes/8)
+		writeFile(w.t, filepath.Join(w.docs, name), w.content[name])
+	}
+}
+
+// holdMarking takes the lease to mark until release.
+func (m *member) holdMarking() (release func()) {
+	m.w.t.Helper()
+	held, done, ended := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		job := raftmeta.Job{Kind: raftmeta.JobMark, Source: "files"}
+		ended <- m.meta.WithLease(context.Background(), job, func(context.Context, raftmeta.Lease) error {
+			close(held)
+			<-done
+			return nil
+		})
+	}()
+	select {
+	case <-held:
+	case err := <-ended:
+		m.w.t.Fatal(err)
+	}
+	return func() {
+		close(done)
+		if err := <-ended; err != nil {
+			m.w.t.Error(err)
+		}
+	}
+}
+
+// observeLeases counts the leases in the node's view by their holders, until
+// the returned function is called.
+func (m *member) observeLeases(count map[raftmeta.NodeID]int) (end func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			changed := m.meta.Changed()
+			for _, l := range m.meta.View().Leases() {
+				count[l.Holder]++
+			}
+			select {
+			case <-changed:
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+	}
+}

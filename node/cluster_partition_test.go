@@ -1,0 +1,257 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/source"
+)
+
+// withDeletion deletes originals as soon as they are safe.
+func withDeletion(w *world) {
+	w.config = func(cfg *config.Config) { cfg.Archive.DeleteSource, cfg.Archive.DeleteGrace = true, 0 }
+}
+
+// originals counts the originals that are left.
+func (w *world) originals() int {
+	w.t.Helper()
+	left, err := os.ReadDir(w.docs)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return len(left)
+}
+
+// deleted waits until no original is left, looking after each step of time.
+func (w *world) deleted(limit time.Duration, look func()) {
+	w.t.Helper()
+	w.within(limit, "originals deleted", func() error {
+		look()
+		if left := w.originals(); left > 0 {
+			return fmt.Errorf("%d are left", left)
+		}
+		return nil
+	})
+}
+
+// answersNoMiss holds every answer to be the file, or that nobody can say.
+func (m *member) answersNoMiss() (served int) {
+	m.w.t.Helper()
+	for _, name := range m.w.names() {
+		got := m.read(name)
+		switch {
+		case got.Code == http.StatusOK && got.Body.String() == m.w.content[name]:
+			served++
+		case got.Code == http.StatusServiceUnavailable:
+		default:
+			m.w.t.Fatalf("%s answers %s: %d %s", m.ip, name, got.Code, got.Body)
+		}
+	}
+	return served
+}
+
+// The life of files at a node that sees nothing of it: packed, verified, their
+// originals deleted.
+func TestNodeCutOffNeverAnswersNotFoundAndKeepsOriginalsAlive(t *testing.T) {
+	const files = 5
+	for _, back := range []bool{true, false} {
+		name := "then it is removed"
+		if back {
+			name = "then it comes back"
+		}
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				withDeletion(w)
+				a, b, c := w.formThree()
+				leader, others := w.leader(a, b, c)
+				away, other := others[0], others[1]
+				w.write(0, files)
+				leader.imports()
+				w.cutOff(away)
+				away.answersNoMiss()
+				other.archives(files)
+				for range 10 { // deletion has every chance
+					w.pass(30 * time.Second)
+					if got := w.originals(); got != files {
+						t.Fatalf("%d of %d originals are left although a member has not applied their pack", got, files)
+					}
+					away.answersNoMiss()
+				}
+				if back {
+					w.cutOff()
+					w.deleted(10*time.Minute, func() { away.answersNoMiss() })
+					w.settled(3, a, b, c)
+					w.mustServe(a, b, c)
+					return
+				}
+				if err := leader.RemoveMember(t.Context(), api.RemoveMemberRequest{Node: away.id.Node}); err != nil {
+					t.Fatal(err)
+				}
+				w.deleted(10*time.Minute, func() { away.answersNoMiss() })
+				if got := away.answersNoMiss(); got != 0 {
+					t.Errorf("%d files served, of which the node knows nothing and no original is left", got)
+				}
+				w.mustServe(leader, other)
+			})
+		})
+	}
+}
+
+func TestQuorumLost(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		all := w.archivedAll(20)
+		leader, others := w.leader(all...)
+		last := others[0]
+		w.cutOff(last) // so that the others die without a word to it
+		leader.stop()
+		others[1].stop()
+		w.cutOff()
+		w.pass(10 * time.Second)
+
+		if err := last.serves(true); err != nil {
+			t.Errorf("reads by name do not go on: %v", err)
+		}
+		got := last.read("no such file")
+		if got.Code != http.StatusServiceUnavailable || !strings.Contains(got.Body.String(), string(api.CodeUnconfirmed)) || got.Header().Get("Retry-After") == "" {
+			t.Errorf("a name that nobody knows: %d %v %s, want 503 unconfirmed", got.Code, got.Header(), got.Body)
+		}
+		w.write(20, 5)
+		fresh := make(map[string]string)
+		for i := 20; i < 25; i++ {
+			name := fmt.Sprintf("f%04d", i)
+			fresh[name] = w.content[name]
+			delete(w.content, name)
+		}
+		begun := time.Now()
+		err := last.Import(t.Context(), api.ImportRequest{Dir: filepath.Join(w.dir, "elsewhere")}, func(api.ImportEvent) error { return nil })
+		if err == nil {
+			t.Error("an import was taken without a quorum")
+		}
+		err = last.Archive(t.Context(), api.ArchiveRequest{}, func(api.ArchiveEvent) error { return nil })
+		t.Logf("archive after %v: %v", time.Since(begun), err)
+		if err == nil {
+			t.Error("an archive run ended well without a quorum")
+		}
+
+		others[1].start()
+		for name, content := range fresh {
+			w.content[name] = content
+		}
+		w.leader(last, others[1])
+		last.imports()
+		last.archives(5)
+		w.mustServe(last, others[1])
+	})
+}
+
+func TestPartitionLongerThanGossipRemembersHeals(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		all := w.archivedAll(20)
+		leader, others := w.leader(all...)
+		w.cutOff(leader) // the leader is the minority
+		w.write(20, 5)
+		w.leader(others...)
+		others[0].imports()
+		others[0].archives(5)
+		w.pass(10 * time.Minute)
+		if got := leader.answersNoMiss(); got < 20 {
+			t.Errorf("the node cut off serves %d of 20 files that it knows", got)
+		}
+		w.cutOff()
+		w.settled(3, all...)
+		w.packed(leader)
+		w.mustServe(all...)
+	})
+}
+
+func TestLeaderLostInTheMiddleOfArchivingPacksEveryFileOnce(t *testing.T) {
+	for _, lost := range []string{"cut off", "stopped", "leaves"} {
+		t.Run(lost, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.config = func(cfg *config.Config) {
+					cfg.Archive.PackSize = 64 << 10
+					cfg.Archive.Pace.FilesPerSecond = 20
+				}
+				a, b, c := w.formThree()
+				leader, others := w.leader(a, b, c)
+				w.writeSized(200, 4<<10)
+				leader.imports()
+				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+				defer cancel()
+				took := false
+				var last api.ArchiveEvent
+				err := others[0].Archive(ctx, api.ArchiveRequest{}, func(e api.ArchiveEvent) error {
+					last = e
+					if took || e.Marked+e.Packed < 50 {
+						return nil
+					}
+					took = true
+					switch lost {
+					case "cut off":
+						w.cutOff(leader)
+					case "stopped":
+						leader.stop()
+					case "leaves":
+						go func() { _ = leader.Leave(ctx, api.LeaveRequest{}) }()
+					}
+					return nil
+				})
+				if err != nil || !took {
+					t.Fatalf("archived: %+v, %v; the leader was lost: %v", last, err, took)
+				}
+				alive := others
+				switch lost {
+				case "cut off":
+					w.cutOff()
+					alive = []*member{a, b, c}
+				case "stopped":
+					leader.start()
+					alive = []*member{a, b, c}
+				}
+				w.settled([]int{0, 1, 1, 3}[len(alive)], alive...)
+				w.packed(alive[0])
+				w.mustServe(alive...)
+				w.packedOnce(alive[0], 200)
+			})
+		})
+	}
+}
+
+// packedOnce holds every row to be PACKED.
+func (w *world) packedOnce(m *member, n int64) {
+	w.t.Helper()
+	counts, err := m.sources[0].Rows.Counts(w.t.Context())
+	if err != nil || counts[source.Packed].Rows != n || len(counts) != 1 {
+		w.t.Errorf("rows: %+v, %v", counts, err)
+	}
+}
+
+func TestArchiveWaitsQuietlyForWhatAnotherNodeHolds(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.formThree()
+		w.write(0, 5)
+		a.imports()
+		release := b.holdMarking()
+		before := a.meta.View().Applied()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		err := c.Archive(ctx, api.ArchiveRequest{}, func(api.ArchiveEvent) error { return nil })
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("archived while another marks: %v", err)
+		}
+		if commands := a.meta.View().Applied() - before; commands > 500 {
+			t.Errorf("%d commands in 10 s of waiting", commands)
+		}
+		release()
+		c.archives(5)
+	})
+}
