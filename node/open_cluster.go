@@ -98,7 +98,7 @@ func (n *Node) openPeers(ctx context.Context, metrics *prometheus.Registry) erro
 	return nil
 }
 
-func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
+func (n *Node) openMeta(ctx context.Context, metrics *prometheus.Registry) error {
 	var err error
 	n.meta, err = raftmeta.Open(ctx, raftmeta.Config{
 		Dir:        filepath.Join(n.cfg.DataDir, raftDir),
@@ -117,6 +117,9 @@ func (n *Node) openMeta(ctx context.Context, _ *prometheus.Registry) error {
 	}
 	n.onClose(n.meta.Close)
 	n.peers.SetMeta(n.meta)
+	if err := metrics.Register(clusterCollector{n}); err != nil {
+		return err
+	}
 	n.governor, err = pace.NewGovernor(pace.GovernorConfig{})
 	return err
 }

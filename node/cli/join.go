@@ -45,8 +45,8 @@ otherwise), then runs the node as 'desnode start' does. The token carries all th
 member answers with the certificate, the keys, the addresses of the others, and the cluster's store and sources. Secrets
 of stores and databases are not told: they come from this node's own configuration or environment.
 
-Run again on a data dir that is in this cluster already, it only starts the node and asks nobody. A data dir of another
-cluster is refused. The secret may stand in a file (--token-file) or in the variable ` + tokenVariable + ` in the place of --token.`,
+Run again on a data dir that is in this cluster already, it only starts the node and asks nobody, with or without a
+token. A data dir of another cluster than the token's is refused. The secret may stand in a file (--token-file) or in the variable ` + tokenVariable + ` in the place of --token.`,
 		Example: `  desnode join 10.0.0.1:7947 --token dnj1... --data-dir /srv/des --http 10.0.0.2:8080 --cluster 10.0.0.2:7947 --gossip 10.0.0.2:7946
   ` + tokenVariable + `=dnj1... desnode join 10.0.0.1:7947 --config /etc/desnode.yaml`,
 		Args: cobra.ExactArgs(1),
@@ -56,15 +56,22 @@ cluster is refused. The secret may stand in a file (--token-file) or in the vari
 	cmd.Flags().StringVar(&token, "token", "", "join token ("+tokenVariable+")")
 	cmd.Flags().StringVar(&file, "token-file", "", "file that holds the join token, in the place of --token")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, err := flags.load()
+		if err != nil {
+			return err
+		}
 		token, err := tokenFrom(token, file)
+		if node.HasJoined(cfg.DataDir) && token == "" {
+			logger, err := a.nodeLogger(cfg) // nothing tells of another cluster
+			if err != nil {
+				return err
+			}
+			return explain(runNode(cmd.Context(), cfg, logger), cfg)
+		}
 		if err != nil {
 			return err
 		}
 		by, err := readInvitation(args[0], token)
-		if err != nil {
-			return err
-		}
-		cfg, err := flags.load()
 		if err != nil {
 			return err
 		}

@@ -108,14 +108,14 @@ func (p *Peers) bind() (err error) {
 			return err
 		}
 	}
-	ip, port, err := p.sockets.FinalAdvertiseAddr("", 0)
+	boundTo, err := p.gossipBound()
 	if err != nil {
-		return fmt.Errorf("where gossip is bound: %w", err)
+		return err
 	}
 	self := place{
 		Node:    p.id.Node(),
 		Cluster: reachable(p.endpoint.Addr(), p.cfg.Advertise),
-		Gossip:  reachable(net.JoinHostPort(ip.String(), strconv.Itoa(port)), p.cfg.Advertise),
+		Gossip:  reachable(boundTo, p.cfg.Advertise),
 	}
 	p.book.settleAt(self, p.cfg.Now().UnixMilli())
 	if err := writeJSON(p.path(addressesFile), p.book.file()); err != nil {
@@ -129,6 +129,20 @@ func (p *Peers) bind() (err error) {
 		Transport: p.sockets, Logger: p.log, Registerer: p.cfg.Registerer,
 	})
 	return err
+}
+
+// gossipBound returns where gossip is bound. Of all addresses memberlist picks a
+// private one; a host that has none is known by what it advertises.
+func (p *Peers) gossipBound() (string, error) {
+	ip, port, err := p.sockets.FinalAdvertiseAddr("", 0)
+	if err == nil {
+		return net.JoinHostPort(ip.String(), strconv.Itoa(port)), nil
+	}
+	bound, ok := p.sockets.(interface{ GetAutoBindPort() int })
+	if !ok || p.cfg.Advertise == "" {
+		return "", fmt.Errorf("where gossip is bound: %w", err)
+	}
+	return net.JoinHostPort(p.cfg.Advertise, strconv.Itoa(bound.GetAutoBindPort())), nil
 }
 
 // SetMeta hands in the state machine, which itself needs RaftTransport first.
