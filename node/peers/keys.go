@@ -29,8 +29,10 @@ func (p *Peers) loadKeys() error {
 	return nil
 }
 
-// adopt uses newer keys than this node has: on disk first, so that a restart
-// without a quorum finds them. Older ones change nothing.
+// adopt uses newer keys than this node has; older ones change nothing. They are
+// put on disk first, so that a restart without a quorum finds them. A disk that
+// refuses does not keep the node from understanding the others: restarted, it
+// would ask them for the keys.
 func (p *Peers) adopt(s keyset) error {
 	p.keysMu.Lock()
 	defer p.keysMu.Unlock()
@@ -42,7 +44,7 @@ func (p *Peers) adopt(s keyset) error {
 		return err
 	}
 	if err := writeJSON(p.path(keysFile), s); err != nil {
-		return fmt.Errorf("keep the gossip keys: %w", err)
+		p.log.Error("the gossip keys are not kept in the data dir", "version", s.Version, "error", err.Error())
 	}
 	if err := turn(p.ring, want); err != nil {
 		return fmt.Errorf("use the gossip keys: %w", err)
@@ -157,6 +159,9 @@ func (p *Peers) step(ctx context.Context, rotation string, from phase, next func
 		if !errors.Is(err, raftmeta.ErrConflict) {
 			return 0, err
 		}
+		if _, err := p.meta.Confirm(ctx); err != nil { // so that what was in the way is seen here
+			return 0, err
+		}
 	}
 }
 
@@ -239,6 +244,11 @@ func (p *Peers) settleOnce(ctx context.Context) (done bool, err error) {
 		return false, p.setOnce(ctx, keysSetting, func() ([]byte, error) {
 			return p.keys.Load().seal(p.id.Secret(), p.id.Cluster())
 		})
+	}
+	// Announce looks before it writes; what it looks at must not be from before
+	// this node's last move.
+	if _, err := p.meta.Confirm(ctx); err != nil {
+		return false, err
 	}
 	self, _, _ := p.book.own()
 	err = p.meta.Announce(ctx, raftmeta.Member{

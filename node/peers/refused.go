@@ -3,7 +3,6 @@ package peers
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	"github.com/datavision/desnode/raftmeta"
@@ -69,14 +68,13 @@ func (p *Peers) some(n int) []string {
 	for _, at := range p.book.places() {
 		nodes[at.Node] = true
 	}
-	var all []string
-	for node := range nodes {
-		if node != p.id.Node() && !p.removed(node) {
-			all = append(all, node)
+	var some []string
+	for node := range nodes { // others each time: a map's order is another each time
+		if len(some) < n && node != p.id.Node() && !p.removed(node) {
+			some = append(some, node)
 		}
 	}
-	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	return all[:min(n, len(all))]
+	return some
 }
 
 // removed reports whether a node was removed, as far as this one knows.

@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/datavision/desnode/raftmeta"
 )
 
 const (
 	rendezvousPurpose = "address"
-	// rendezvousTime bounds the requests for one node.
+	// rendezvousTime bounds publishing, and looking for all that are missing.
 	rendezvousTime = 10 * time.Second
 )
 
@@ -80,32 +83,46 @@ func (p *Peers) fetchMissing(ctx context.Context) {
 	if p.cfg.Rendezvous == nil {
 		return
 	}
-	news := false
+	v := p.meta.View()
+	limited, cancel := context.WithTimeout(ctx, rendezvousTime) // of all: greeting must not wait for a store that hangs
+	defer cancel()
+	var news atomic.Bool
+	var group errgroup.Group
+	group.SetLimit(greetAtOnce)
 	for _, node := range p.missing() {
-		if _, member := p.meta.View().Member(raftmeta.NodeID(node)); !member && p.meta.View().ShardBits() != 0 {
+		if _, member := v.Member(raftmeta.NodeID(node)); !member && v.ShardBits() != 0 {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, rendezvousTime)
-		at, n, err := p.newest(limited, node, p.book.readUpTo(node))
-		cancel()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			p.metrics.rendezvous.WithLabelValues(opFetch, resultError).Inc()
-			p.log.WarnContext(ctx, "the store does not tell where a member is", "member", node, "error", err.Error())
-		case n == 0:
-			p.metrics.rendezvous.WithLabelValues(opFetch, resultNone).Inc()
-		default:
-			p.metrics.rendezvous.WithLabelValues(opFetch, resultOK).Inc()
-			news = p.book.heard(at) || news
-			p.book.read(node, n)
-		}
+		group.Go(func() error {
+			if p.fetchNode(limited, node) {
+				news.Store(true)
+			}
+			return nil
+		})
 	}
-	if news {
+	_ = group.Wait() // none of them returns an error
+	if news.Load() && ctx.Err() == nil {
 		p.gossip.Rejoin()
 		p.greetAll(ctx)
 	}
+}
+
+// fetchNode reads a node's newest place from the store: true, it was news.
+func (p *Peers) fetchNode(ctx context.Context, node string) bool {
+	at, n, err := p.newest(ctx, node, p.book.readUpTo(node))
+	switch {
+	case err != nil:
+		p.metrics.rendezvous.WithLabelValues(opFetch, resultError).Inc()
+		p.log.WarnContext(ctx, "the store does not tell where a member is", "member", node, "error", err.Error())
+		return false
+	case n == 0:
+		p.metrics.rendezvous.WithLabelValues(opFetch, resultNone).Inc()
+		return false
+	}
+	p.metrics.rendezvous.WithLabelValues(opFetch, resultOK).Inc()
+	news := p.book.heard(at)
+	p.book.read(node, n)
+	return news
 }
 
 // newest returns the newest place of a node that stands in the store and its n;

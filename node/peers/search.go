@@ -67,14 +67,22 @@ func (p *Peers) rest(ctx context.Context, d time.Duration, woken bool) bool {
 		return false
 	case <-look:
 		// Gossip tells of a member that goes before the state machine does.
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(searchPause):
-		}
+		return pause(ctx, searchPause)
 	case <-t.C:
 	}
 	return true
+}
+
+// pause waits; false: ctx has ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
 }
 
 // greetAll says hello at every address at which a missing member may be.
