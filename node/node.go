@@ -52,6 +52,7 @@ type Node struct {
 	uploads   store.Uploader // of store; nil: it has none
 	claimed   error          // why the store could not be claimed at the start; nil: it is
 	sources   []source.Source
+	lacks     atomic.Pointer[lackingSources]
 	governor  *pace.Governor
 	lags      []pace.LagFunc // how far the sources' replicas are behind
 	pace      *pace.Pacer

@@ -178,7 +178,7 @@ func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) erro
 	n.retriever, err = retriever.New(retriever.Config{
 		Manifest:   retriever.FromMeta(n.meta),
 		Store:      n.store,
-		Sources:    func() []retriever.Source { return readers },
+		Sources:    func() []retriever.Source { return n.withLacking(readers) },
 		IndexBytes: int64(n.cfg.Cache.Index),
 		DataBytes:  int64(n.cfg.Cache.Data),
 		Misses:     api.NewMissLimiter(api.MissLimits{}),
@@ -253,6 +253,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Pace:         n.pace.Work(pace.Delete),
 		Uploads:      n.uploads,
 		OthersKeep:   func() bool { return n.othersDo(config.WorkKeep) },
+		AllSources:   n.hasAllSources,
 		Logger:       n.log,
 		Registerer:   metrics,
 	})

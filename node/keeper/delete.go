@@ -41,7 +41,9 @@ func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
 			return fmt.Errorf("delete originals of pack %s: %w", p.ID, err)
 		}
 		if due {
-			unsafe = k.CheckStore(ctx)
+			if unsafe = k.cfg.AllSources(); unsafe == nil {
+				unsafe = k.CheckStore(ctx)
+			}
 			due = unsafe == nil
 		}
 	}
@@ -114,6 +116,9 @@ func (k *Keeper) maySafelyDelete(id desformat.PackID) (*raftmeta.Pack, error) {
 		return nil, fmt.Errorf("pack is not acknowledged: %w", errNotSafe)
 	case !undamaged(p):
 		return nil, fmt.Errorf("pack is damaged: %w", errNotSafe)
+	}
+	if err := k.cfg.AllSources(); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errNotSafe)
 	}
 	at := verifiedAt(p)
 	if age := k.cfg.Now().Sub(at); at.IsZero() || age > verifiedWithin || age < 0 {

@@ -95,6 +95,10 @@ type Config struct {
 	// OthersKeep reports whether another living member does this work too. Then
 	// the first word on a pack is another node's than its packer's. nil: never.
 	OthersKeep func() bool
+	// AllSources returns why this node does not have all sources of the cluster:
+	// then it deletes nothing, for rows that it does not see may reach the same
+	// files. nil: it has.
+	AllSources func() error
 
 	MaxAttempts      int            // refusals by the database until a row is FAILED; default 5
 	ScrubInterval    time.Duration  // default 30 days
@@ -148,6 +152,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Host == "" {
 		c.Host = hostID(c.Node)
+	}
+	if c.AllSources == nil {
+		c.AllSources = func() error { return nil }
 	}
 	if c.OthersKeep == nil {
 		c.OthersKeep = func() bool { return false }

@@ -464,3 +464,18 @@ func (w *world) setFileIDs(id string, names ...string) {
 		w.check(w.rows.Identify(w.t.Context(), []source.Row{w.row(n)}, []string{id}))
 	}
 }
+
+// Rows that this node does not see may reach the same files.
+func TestNothingIsDeletedByANodeThatLacksASource(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	lacks := errors.New("another source")
+	err := w.keeper(func(c *Config) { c.AllSources = func() error { return lacks } }).Once(t.Context())
+	if !errors.Is(err, lacks) {
+		t.Errorf("deleted: %v, want %v", err, lacks)
+	}
+	w.wantFile(w.path("a"), "content of a")
+	w.wantRow("a", source.Packed, "")
+	w.once(nil)
+	w.wantRow("a", source.DeletedSource, "")
+}
