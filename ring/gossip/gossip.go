@@ -289,7 +289,7 @@ func (g *Gossip) update() {
 			moved := ring.Moved(old.Ring, r)
 			g.metrics.changes.Inc()
 			g.metrics.moved.Add(float64(moved))
-			g.log.Info("ring changed", "members", len(set), "moved_shards", moved, "digest", r.Digest())
+			g.log.Info("ring changed", "members", len(set), "moved_shards", moved, "digest", r.Digest().String())
 			signal(g.tell)
 		}
 	}

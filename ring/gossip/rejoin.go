@@ -114,7 +114,7 @@ func (g *Gossip) reportMismatch(before bool) bool {
 	v := g.view.Load()
 	ids := v.Mismatched()
 	if before && len(ids) > 0 {
-		g.log.Warn("members compute another ring", "members", ids, "digest", v.Ring.Digest())
+		g.log.Warn("members compute another ring", "members", ids, "digest", v.Ring.Digest().String())
 	}
 	return len(ids) > 0
 }
