@@ -13,7 +13,7 @@ func TestThreeNodesFormOneCluster(t *testing.T) {
 		w.packed(a)
 		w.mustServe(a, b, c)
 		for _, m := range []*member{a, b, c} {
-			if local, owner := m.route("local"), m.route("owner"); local == 0 || owner == 0 {
+			if local, owner := m.route(t, "local"), m.route(t, "owner"); local == 0 || owner == 0 {
 				t.Errorf("%s read %v files itself and %v from their owners", m.ip, local, owner)
 			}
 		}

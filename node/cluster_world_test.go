@@ -338,14 +338,21 @@ func (m *member) archives(files int64) {
 const archiveLimit = 2 * time.Minute
 
 // request asks the node's HTTP face, without a network.
-func (m *member) request(path string) *httptest.ResponseRecorder {
+func (n *Node) request(ctx context.Context, path string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
-	m.api.ServeHTTP(w, httptest.NewRequestWithContext(m.w.t.Context(), http.MethodGet, path, nil))
+	n.api.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
 	return w
 }
 
+// request is that of the member's node.
+func (m *member) request(path string) *httptest.ResponseRecorder {
+	return m.Node.request(m.w.t.Context(), path)
+}
+
 // read reads a file by name.
-func (m *member) read(name string) *httptest.ResponseRecorder { return m.request("/files/" + url.PathEscape(name)) }
+func (m *member) read(name string) *httptest.ResponseRecorder {
+	return m.request("/files/" + url.PathEscape(name))
+}
 
 // serves says how the node does not answer these files, or all, as they were
 // written, from a pack or, when that does not matter, from anywhere.
@@ -375,26 +382,26 @@ func (w *world) mustServe(members ...*member) {
 	}
 }
 
+// route returns how many reads took that route.
+func (n *Node) route(t *testing.T, route string) float64 {
+	t.Helper()
+	return n.metric(t, fmt.Sprintf("des_router_routes_total{route=%q}", route))
+}
+
 // metric returns one line of the node's metrics, by all its text before the
 // value.
-func (m *member) metric(line string) (value float64) {
-	m.w.t.Helper()
-	for l := range strings.Lines(m.request("/metrics").Body.String()) {
+func (n *Node) metric(t *testing.T, line string) (value float64) {
+	t.Helper()
+	for l := range strings.Lines(n.request(t.Context(), "/metrics").Body.String()) {
 		if text, ok := strings.CutPrefix(l, line+" "); ok {
 			if _, err := fmt.Sscan(text, &value); err != nil {
-				m.w.t.Fatal(err)
+				t.Fatal(err)
 			}
 			return value
 		}
 	}
-	m.w.t.Fatalf("%s has no metric %s", m.ip, line)
+	t.Fatalf("no metric %s", line)
 	return 0
-}
-
-// route returns how many reads took that route.
-func (m *member) route(route string) float64 {
-	m.w.t.Helper()
-	return m.metric(fmt.Sprintf("des_router_routes_total{route=%q}", route))
 }
 
 // packed waits until every file is in exactly one pack, alive, and each pack
