@@ -145,6 +145,8 @@ func TestRemovedMemberIsRefusedEverywhere(t *testing.T) {
 				return gone.Endpoint().Renew(ctx, n.id, n.ClusterAddr(), csr)
 			})
 			wantErr(t, err, transport.ErrNotMember)
+			_, err = n.issue(ctx, gone.id, nil) // had the connection been let in
+			wantErr(t, err, transport.ErrNotMember)
 			if _, err := n.Call(ctx, gone.Node(), []byte("{}")); !errors.Is(err, transport.ErrNotMember) {
 				t.Errorf("%s calls it: %v", n.id, err)
 			}
@@ -219,8 +221,11 @@ func TestGossipWithoutTheKeyIsRefused(t *testing.T) {
 		if len(nodes[0].View().Members()) != 1 {
 			t.Error("it is among the living")
 		}
-		if !nodes[0].logs.has("refused") && !nodes[0].logs.has("key") {
+		if !nodes[0].logs.has(`msg="gossip refused" reason=key`) {
 			t.Error("nobody tells")
+		}
+		if nodes[0].metric("des_gossip_refused_total", "key") == 0 {
+			t.Error("nobody counts")
 		}
 	})
 }

@@ -1,10 +1,15 @@
 package peers
 
 import (
+	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/datavision/desnode/ring"
 )
 
 func TestFormAndJoin(t *testing.T) {
@@ -88,6 +93,70 @@ func TestOneMovesWhileOthersStay(t *testing.T) {
 		nodes[2].ip = w.host(77)
 		nodes[2].start()
 		w.awaitAllWithin(30*time.Second, nodes...)
+	})
+}
+
+// TestOneIsBackElsewhereBeforeItIsMissed: gossip holds on to the old address for
+// some seconds, whatever changes meanwhile; what the node told stands.
+func TestOneIsBackElsewhereBeforeItIsMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		nodes := w.clusterOf(3)
+		w.awaitVoters(3, nodes...)
+		mover, stays := nodes[2], nodes[:2]
+		mover.stop()
+		mover.ip = w.host(77)
+		mover.start()
+		time.Sleep(time.Second) // virtual: it has greeted
+		before := 0             // looks while gossip was behind
+		for i := range 40 {
+			for _, n := range stays {
+				if m, ok := n.View().Member(ring.NodeID(mover.id)); ok && m.Meta.ClusterAddr != mover.ClusterAddr() {
+					before++
+				}
+				if at, ok := n.resolve(mover.id); !ok || at != mover.ClusterAddr() {
+					t.Fatalf("look %d: %s resolves it to %s", i, n.id, at)
+				}
+			}
+			if err := stays[0].meta.Set(t.Context(), fmt.Sprint("busy", i), []byte("x"), 0); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		if before == 0 {
+			t.Error("gossip was never behind: nothing was tested")
+		}
+		w.awaitAllWithin(30*time.Second, nodes...)
+	})
+}
+
+// TestLostCountOfTheRendezvous: a node whose file of addresses is lost goes on
+// counting where it was, and replaces nothing.
+func TestLostCountOfTheRendezvous(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		nodes := w.clusterOf(3)
+		w.awaitVoters(3, nodes...)
+		time.Sleep(time.Minute) // virtual: all have published
+		n := nodes[2]
+		old, err := n.fetch(t.Context(), n.id, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.stop()
+		if err := os.Remove(filepath.Join(n.peersDir(), addressesFile)); err != nil {
+			t.Fatal(err)
+		}
+		n.ip, n.seeds = w.host(77), []string{nodes[0].ClusterAddr()}
+		n.start()
+		w.awaitAllWithin(30*time.Second, nodes...)
+		time.Sleep(time.Minute) // virtual
+		if first, err := n.fetch(t.Context(), n.id, 1); err != nil || first != old {
+			t.Errorf("the first object: %+v, %v; was %+v", first, err, old)
+		}
+		if second, err := n.fetch(t.Context(), n.id, 2); err != nil || second.Cluster != n.ClusterAddr() {
+			t.Errorf("the second object: %+v, %v", second, err)
+		}
 	})
 }
 

@@ -3,6 +3,8 @@ package peers
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -97,6 +99,114 @@ func TestRotationIsCut(t *testing.T) {
 			})
 		})
 	}
+}
+
+// raced is a state machine that somebody else is faster at, once.
+type raced struct {
+	Meta
+	faster func()
+}
+
+func (r *raced) Set(ctx context.Context, key string, value []byte, ifModIndex uint64) error {
+	if f := r.faster; f != nil && key == keysSetting {
+		r.faster = nil
+		f()
+	}
+	return r.Meta.Set(ctx, key, value, ifModIndex)
+}
+
+// TestTwoRotationsAtOnce: the one that comes second is told of the first; called
+// again it goes on with it, and both end in one key.
+func TestTwoRotationsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		nodes := w.clusterOf(3)
+		w.awaitVoters(3, nodes...)
+		first, second := nodes[1], nodes[2]
+		second.stop()
+		race := &raced{}
+		second.between = func(m Meta) Meta { race.Meta = m; return race }
+		second.start()
+		w.awaitAll(nodes...)
+		ctx, cut := context.WithCancel(t.Context())
+		race.faster = func() {
+			err := first.RotateGossipKey(ctx, func(Rotation) { cut() })
+			wantErr(t, err, context.Canceled)
+		}
+		wantErr(t, second.RotateGossipKey(t.Context(), func(Rotation) {}), errRotation)
+		second.rotate()
+		if keys := first.keys.Load(); keys.Version != 4 || keys.Phase != phaseSteady {
+			t.Errorf("version %d, %s: a second rotation was begun", keys.Version, keys.Phase)
+		}
+		w.awaitAll(nodes...)
+	})
+}
+
+// TestKeysWithoutAQuorum: who was away and finds no leader gets the keys from
+// whoever is there.
+func TestKeysWithoutAQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		nodes := w.clusterOf(4)
+		w.awaitVoters(3, nodes...)
+		var away, stays *node
+		voters := map[string]bool{}
+		for _, s := range nodes[0].meta.Servers() {
+			voters[string(s.ID)] = s.Voter
+		}
+		for _, n := range nodes {
+			if voters[n.id] {
+				stays = n
+			} else {
+				away = n
+			}
+		}
+		away.stop()
+		stays.rotate()
+		for _, n := range nodes {
+			if n != stays && n != away {
+				n.stop()
+			}
+		}
+		away.start()
+		w.awaitWithin("the two see each other", time.Minute, func() bool {
+			return len(away.View().Members()) == 2 && len(stays.View().Members()) == 2
+		})
+		if away.meta.Leader() != "" || away.ring.Keys()[0] != stays.ring.Keys()[0] {
+			t.Errorf("leader %q, keys differ: %t", away.meta.Leader(), away.ring.Keys()[0] != stays.ring.Keys()[0])
+		}
+	})
+}
+
+// TestKeysOnADiskThatRefuses: a node whose disk does not take the new keys uses
+// them all the same, and after a restart gets them from the others.
+func TestKeysOnADiskThatRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		nodes := w.clusterOf(3)
+		w.awaitVoters(3, nodes...)
+		sick := nodes[2]
+		path := filepath.Join(sick.peersDir(), keysFile)
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A folder that is not empty can't be replaced by a file.
+		if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "in the way"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+		nodes[0].rotate()
+		w.awaitAll(nodes...)
+		if sick.ring.Keys()[0] != nodes[0].ring.Keys()[0] || !sick.logs.has("gossip keys are not kept") {
+			t.Error("it has other keys, or does not tell")
+		}
+		sick.stop()
+		if err := errors.Join(os.RemoveAll(path), os.WriteFile(path, before, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		sick.start()
+		w.awaitAllWithin(time.Minute, nodes...)
+	})
 }
 
 // TestTurn: from any keys to any, a ring never forgets the key it is to use.

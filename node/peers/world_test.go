@@ -111,7 +111,9 @@ type node struct {
 	seeds   []string
 	noStore bool
 	now     func() time.Time // nil: the bubble's
+	between func(Meta) Meta  // what stands before the state machine; nil: nothing
 	logs    *logBuffer
+	reg     *prometheus.Registry // of this life
 
 	*Peers
 	meta *raftmeta.Meta
@@ -206,11 +208,12 @@ func (w *world) clusterOf(count int) []*node {
 // start runs the node until stop.
 func (n *node) start() {
 	n.t.Helper()
+	n.reg = prometheus.NewRegistry()
 	cfg := Config{
 		Dir: n.peersDir(), Node: n.id, Bind: n.ip.String() + ":7947", GossipBind: n.ip.String() + ":7946", Seeds: n.seeds,
 		HTTP: n.ip.String() + ":8080", Work: []string{"keep"}, Settings: func() ([]byte, error) { return []byte("settings"), nil },
 		Network: n.w.net.Host(n.ip), GossipTransport: n.w.gossip.Listen(netip.AddrPortFrom(n.ip, 7946)),
-		Logger: slog.New(slog.NewTextHandler(n.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Registerer: prometheus.NewRegistry(), Now: n.now,
+		Logger: slog.New(slog.NewTextHandler(n.logs, &slog.HandlerOptions{Level: slog.LevelDebug})), Registerer: n.reg, Now: n.now,
 	}
 	if !n.noStore {
 		cfg.Rendezvous = n.w.store
@@ -227,6 +230,9 @@ func (n *node) start() {
 		n.t.Fatal(err)
 	}
 	n.SetMeta(n.meta)
+	if n.between != nil {
+		n.SetMeta(n.between(n.meta))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	metaCtx, cancelMeta := context.WithCancel(context.Background())
 	var group sync.WaitGroup
@@ -317,6 +323,24 @@ func (w *world) awaitVoters(want int, nodes ...*node) {
 		}
 		return true
 	})
+}
+
+// metric returns a counter or gauge of the node, of the first label's value.
+func (n *node) metric(name, label string) float64 {
+	n.t.Helper()
+	families, err := n.reg.Gather()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	n.t.Fatalf("no metric %s %s", name, label)
+	return 0
 }
 
 func (w *world) cutOff(n *node) {
