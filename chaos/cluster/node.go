@@ -216,6 +216,14 @@ func (n *node) lastWords() string {
 	return text
 }
 
+// cpu is the time that the cores have given to a life that is over.
+func (n *node) cpu() time.Duration {
+	if n.cmd == nil || n.cmd.ProcessState == nil {
+		return 0
+	}
+	return n.cmd.ProcessState.UserTime() + n.cmd.ProcessState.SystemTime()
+}
+
 // signal sends this life a signal.
 func (n *node) signal(sig syscall.Signal) error {
 	if !n.running() {

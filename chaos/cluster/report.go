@@ -140,10 +140,10 @@ func (r *report) print(w io.Writer) {
 			say(tw, "  \t  %s\t\t\n", c)
 		}
 	}
-	for _, f := range r.Figures {
-		say(tw, "  \t%s\t%s\t\n", f.What, f.Got)
-	}
 	_ = tw.Flush()
+	for _, f := range r.Figures {
+		say(w, "  %s: %s\n", f.What, f.Got)
+	}
 	for _, t := range r.Tables {
 		t.print(w)
 	}

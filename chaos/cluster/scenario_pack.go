@@ -32,17 +32,21 @@ func runPack(ctx context.Context, t *trial) error {
 	plan := t.packPlan()
 	files := newFiles(t.seed, "files", plan.files, always(plan.size))
 	took := map[int][]time.Duration{}
-	rounds := table{Title: "time of `desnode archive`, in the order of the runs", Head: []string{"nodes", "seconds", "files a second", "packs"}}
+	rounds := table{
+		Title: "time of `desnode archive`, in the order of the runs",
+		Head:  []string{"nodes", "seconds", "files a second", "packs", "CPU seconds of all nodes, start to end"},
+	}
 	for round := range plan.rounds {
 		for _, nodes := range []int{1, 3} {
-			d, packs, err := t.packOnce(ctx, fmt.Sprintf("round-%d-of-%d", round+1, nodes), nodes, files)
+			once, err := t.packOnce(ctx, fmt.Sprintf("round-%d-of-%d", round+1, nodes), nodes, files)
 			if err != nil {
 				return err
 			}
-			took[nodes] = append(took[nodes], d)
+			took[nodes] = append(took[nodes], once.took)
 			rounds.Rows = append(rounds.Rows, []string{
-				fmt.Sprint(nodes), fmt.Sprintf("%.2f", d.Seconds()),
-				fmt.Sprintf("%.0f", float64(len(files))/d.Seconds()), fmt.Sprint(packs),
+				fmt.Sprint(nodes), fmt.Sprintf("%.2f", once.took.Seconds()),
+				fmt.Sprintf("%.0f", float64(len(files))/once.took.Seconds()), fmt.Sprint(once.packs),
+				fmt.Sprintf("%.1f", once.cpu.Seconds()),
 			})
 		}
 	}
@@ -64,34 +68,42 @@ func median(d []time.Duration) time.Duration {
 	return d[len(d)/2]
 }
 
+// packed is one run of scenario pack.
+type packed struct {
+	took  time.Duration
+	packs int
+	cpu   time.Duration // of all nodes, importing and joining included
+}
+
 // packOnce archives the files with a new cluster and removes it.
-func (t *trial) packOnce(ctx context.Context, name string, nodes int, files []*file) (took time.Duration, packs int, err error) {
+func (t *trial) packOnce(ctx context.Context, name string, nodes int, files []*file) (once packed, err error) {
 	c, err := newCluster(t, name, mediumPacks)
 	if err != nil {
-		return 0, 0, err
+		return packed{}, err
 	}
 	defer func() {
 		c.close()
+		for _, n := range c.nodes {
+			once.cpu += n.cpu()
+		}
 		err = errors.Join(err, os.RemoveAll(c.src), os.RemoveAll(c.store))
 	}()
 	if err := c.grow(ctx, nodes); err != nil {
-		return 0, 0, err
+		return packed{}, err
 	}
 	if err := c.imported(ctx, c.nodes[0], files); err != nil {
-		return 0, 0, err
+		return packed{}, err
 	}
 	began := time.Now()
 	if err := c.archived(ctx, c.nodes[0]); err != nil {
-		return 0, 0, err
+		return packed{}, err
 	}
-	took = time.Since(began)
+	once.took = time.Since(began)
 	list, err := c.nodes[0].acknowledged(ctx, c.patience)
 	if err != nil {
-		return 0, 0, err
+		return packed{}, err
 	}
-	if err := c.checkRows(ctx, files, list); err != nil {
-		return 0, 0, err
-	}
+	once.packs = len(list)
 	t.rep.never(notOnce)
-	return took, len(list), c.checkRecords(ctx, files, list)
+	return once, errors.Join(c.checkRows(ctx, files, list), c.checkRecords(ctx, files, list))
 }

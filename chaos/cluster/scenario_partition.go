@@ -60,13 +60,14 @@ func runPartition(ctx context.Context, t *trial) (err error) {
 		t.rep.never(what)
 	}
 	late := newFiles(t.seed, "late", count/3, small)
-	if err := p.cutAndHeal(ctx, late, length); err != nil {
+	first, err := p.cutAndHeal(ctx, late, length)
+	if err != nil {
 		return err
 	}
 	if err := c.whole(ctx, append(p.early, late...), c.nodes...); err != nil {
 		return err
 	}
-	return p.cutAndRemove(ctx, newFiles(t.seed, "never", count/3, small))
+	return p.cutAndRemove(ctx, first, newFiles(t.seed, "never", count/3, small))
 }
 
 // deleted waits until no original is left.
@@ -80,14 +81,14 @@ func (c *cluster) deleted(ctx context.Context, files []*file) error {
 	})
 }
 
-// cutAndHeal cuts the leader off for a time in which the others archive.
-func (p *partition) cutAndHeal(ctx context.Context, late []*file, length time.Duration) error {
-	leader, err := p.leader(ctx, p.nodes[0])
-	if err != nil {
-		return err
+// cutAndHeal cuts the leader off for a time in which the others archive, and
+// returns it.
+func (p *partition) cutAndHeal(ctx context.Context, late []*file, length time.Duration) (leader *node, err error) {
+	if leader, err = p.leader(ctx, p.nodes[0]); err != nil {
+		return nil, err
 	}
 	if err := leader.host.cut(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	end := time.Now().Add(length)
 	p.t.logf("%s, the leader, is cut off for %s", leader.name, length)
@@ -96,11 +97,11 @@ func (p *partition) cutAndHeal(ctx context.Context, late []*file, length time.Du
 	defer work.end()
 	for time.Now().Before(end) {
 		if err := p.askCutOff(ctx, leader, late); err != nil {
-			return err
+			return nil, err
 		}
 		left, err := originals(p.src, late)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if work.ended() && left < len(late) {
 			p.t.rep.wrongly(earlyDeleted, "%d of %d", len(late)-left, len(late))
@@ -108,20 +109,51 @@ func (p *partition) cutAndHeal(ctx context.Context, late []*file, length time.Du
 	}
 	ended := work.ended()
 	p.t.rep.hold(ended && work.err == nil, "the others archive meanwhile", "they do", "ended %t: %v", ended, work.err)
+	if !p.t.short { // the nodes need some seconds to be sure
+		if err := p.apart(ctx, leader, other); err != nil {
+			return nil, err
+		}
+	}
 	if err := leader.host.heal(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	healed := time.Now()
 	if err := p.converged(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	took := time.Since(healed)
 	p.t.rep.hold(took <= healBar, "all nodes see one another again, with the same ring, after", "<= 60 s", "%.1fs", took.Seconds())
 	if err := errors.Join(work.wait(), p.deleted(ctx, late)); err != nil {
-		return err
+		return nil, err
 	}
 	p.t.rep.figure("from healing to the last deletion that waited for it", "%.1fs", time.Since(healed).Seconds())
-	return p.caughtUp(ctx, other, p.nodes...)
+	return leader, p.caughtUp(ctx, other, p.nodes...)
+}
+
+// apart shows that the cable was out: neither side takes the other for alive,
+// and the one that is alone has no leader.
+func (p *partition) apart(ctx context.Context, cutOff, other *node) error {
+	there, err := other.members(ctx)
+	if err != nil {
+		return err
+	}
+	here, err := cutOff.members(ctx)
+	if err != nil {
+		return err
+	}
+	seen := 0
+	for _, m := range there.Members {
+		if m.Node == cutOff.id && m.Alive {
+			seen++
+		}
+	}
+	for _, m := range here.Members {
+		if m.Node != cutOff.id && m.Alive {
+			seen++
+		}
+	}
+	p.t.rep.hold(seen == 0 && !here.Quorum, "nodes that believe one alive on the other side at the end", "0, no quorum", "%d, quorum %t", seen, here.Quorum)
+	return nil
 }
 
 // askCutOff asks the node that is cut off once for each archived file, for
@@ -168,15 +200,15 @@ func (p *partition) converged(ctx context.Context) error {
 	})
 }
 
-// cutAndRemove cuts a node off and removes it. The others then archive files
+// cutAndRemove cuts a node off, another than the first, and removes it. The others then archive files
 // and delete their originals: the node has never heard of those, and must not
 // say that they are missing.
-func (p *partition) cutAndRemove(ctx context.Context, never []*file) error {
+func (p *partition) cutAndRemove(ctx context.Context, first *node, never []*file) error {
 	leader, err := p.leader(ctx, p.nodes[0])
 	if err != nil {
 		return err
 	}
-	cutOff := p.others(leader)[0]
+	cutOff := p.others(leader, first)[0]
 	if err := cutOff.host.cut(ctx); err != nil {
 		return err
 	}

@@ -15,6 +15,9 @@ func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short leaves out processes")
 	}
+	if ranAsRoot(t) {
+		return
+	}
 	o := options{bin: filepath.Join(t.TempDir(), "desnode"), seed: 1, short: true}
 	build := exec.CommandContext(t.Context(), "go", "build", "-o", o.bin, "github.com/datavision/desnode")
 	if out, err := build.CombinedOutput(); err != nil {
