@@ -23,7 +23,7 @@ type flushRequest struct {
 }
 
 // flushAll makes every node mark and pack what is eligible, whatever the
-// waiting times.
+// waiting times. The caller repeats it while there is something left to do.
 func (n *Node) flushAll(ctx context.Context) error {
 	n.flush()
 	if len(n.meta.View().Members()) < 2 {
@@ -34,12 +34,20 @@ func (n *Node) flushAll(ctx context.Context) error {
 		return err
 	}
 	_, modIndex, _ := n.meta.View().Setting(flushKey)
-	err = n.meta.Set(ctx, flushKey, b, modIndex)
-	if errors.Is(err, raftmeta.ErrConflict) {
+	limited, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	err = n.meta.Set(limited, flushKey, b, modIndex)
+	switch {
+	case errors.Is(err, raftmeta.ErrConflict):
 		return nil // another node has just asked for the same
+	case errors.Is(err, raftmeta.ErrNotLeader) && ctx.Err() == nil:
+		return nil // no quorum: nothing is packed until there is one, and then it is asked again
 	}
 	return err
 }
+
+// flushTime bounds how long a request to all nodes waits for a leader.
+const flushTime = 2 * time.Second
 
 // flush makes this node do so.
 func (n *Node) flush() {

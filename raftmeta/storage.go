@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
@@ -135,6 +136,15 @@ func (s logSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 		to = slog.LevelInfo
 	case hclog.Error:
 		to = slog.LevelError
+	}
+	if strings.HasPrefix(msg, "failed to") && len(args) > 0 {
+		// That a node is away is told by gossip and by who leads; raft says so many
+		// times a second.
+		for _, calls := range []string{"heartbeat", "appendEntries", "requestVote", "pipeline", "pre-vote"} {
+			if strings.Contains(msg, calls) {
+				to = slog.LevelDebug
+			}
+		}
 	}
 	if !s.to.Enabled(context.Background(), to) {
 		return

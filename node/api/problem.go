@@ -11,6 +11,7 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/raftmeta"
 )
 
 // Seconds after which a client may try again.
@@ -93,6 +94,7 @@ func problemOf(err error) *Problem {
 		return &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: original.Public()}
 	}
 	const noAnswer = "the store or a source does not answer; the node's log says which"
+	const noQuorum = "no quorum of the cluster's nodes answers, so nothing can be decided or said to be missing; 'desnode members' tells who is away"
 	for _, known := range []struct {
 		err    error
 		status int
@@ -105,6 +107,8 @@ func problemOf(err error) *Problem {
 		{retriever.ErrAmbiguous, http.StatusBadRequest, CodeInvalidRequest, ""},
 		{ErrConflict, http.StatusConflict, CodeConflict, ""},
 		{retriever.ErrUnconfirmed, http.StatusServiceUnavailable, CodeUnconfirmed, ""},
+		{raftmeta.ErrNotLeader, http.StatusServiceUnavailable, CodeUnconfirmed, noQuorum},
+		{raftmeta.ErrUnconfirmed, http.StatusServiceUnavailable, CodeUnconfirmed, noQuorum},
 		{retriever.ErrUnavailable, http.StatusServiceUnavailable, CodeUnavailable, noAnswer},
 		{retriever.ErrNotFound, http.StatusNotFound, CodeNotFound, ""},
 		{retriever.ErrGone, http.StatusGone, CodeGone, ""},

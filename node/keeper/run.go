@@ -18,6 +18,7 @@ import (
 const (
 	retryFirst = time.Second
 	retryMost  = 5 * time.Minute
+	waitMost   = 30 * time.Second // for what is no fault
 
 	// clockSkew is how far the clocks of two nodes may be apart.
 	clockSkew = time.Minute
@@ -144,6 +145,11 @@ func (k *Keeper) try(ctx context.Context, t task) error {
 		k.retryAt[t.taskKey] = r
 		return nil
 	case ctx.Err() != nil:
+		return err
+	case errors.Is(err, errNotSafe): // what is missing may come at any time, and is no fault
+		r.at = k.cfg.Now().Add(min(retryFirst<<min(r.fails, 10), waitMost))
+		k.retryAt[t.taskKey] = r
+		k.log.InfoContext(ctx, "upkeep waits", "job", t.kind, "pack", t.pack, "again_at", r.at, "why", err)
 		return err
 	}
 	k.metrics.errors.WithLabelValues(string(t.kind)).Inc()
