@@ -42,7 +42,9 @@
 //
 // Where there is a Rendezvous, each object nodes/<node id>/<n> is one place of one
 // node, sealed by the cluster secret; n counts from 1 without gaps. A cluster of
-// one writes none and none is read while the others are found otherwise.
+// one writes and reads none. Others write one at each change of their address,
+// after a look for the newest of their own, and read those of members that are
+// found nowhere else.
 //
 // # Invariants
 //

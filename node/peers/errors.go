@@ -16,7 +16,7 @@ var (
 	ErrOtherNode = errors.New("the data dir belongs to another node")
 	// ErrOtherCA: the identity is of another CA than the cluster's state: the
 	// node's identity was lost and made anew. Nobody lets it in.
-	ErrOtherCA = errors.New("the node's identity is not of this cluster's CA")
+	ErrOtherCA = errors.New("the node's identity is not of this cluster's CA: bring back the file identity that was lost, or join with an empty data dir as a new node")
 	// ErrMalformed: a file, a setting or a message is not what this package writes.
 	ErrMalformed = errors.New("malformed")
 	// ErrNoAuthority: the state machine does not hold the CA yet.

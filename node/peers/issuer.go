@@ -169,9 +169,12 @@ func (p *Peers) askCertificate(ctx context.Context, csr []byte) ([]byte, error) 
 	limited, cancel := context.WithTimeout(ctx, confirmTime)
 	der, err := p.issue(limited, self, csr)
 	cancel()
-	if err == nil || errors.Is(err, transport.ErrNotMember) {
+	if err == nil {
 		p.metrics.certificates.WithLabelValues("itself").Inc()
-		return der, err
+		return der, nil
+	}
+	if errors.Is(err, transport.ErrNotMember) {
+		return nil, err
 	}
 	errs := []error{err}
 	for _, at := range p.book.places() {

@@ -112,6 +112,7 @@ type node struct {
 	noStore bool
 	now     func() time.Time // nil: the bubble's
 	between func(Meta) Meta  // what stands before the state machine; nil: nothing
+	wantEnd error            // of Run
 	logs    *logBuffer
 	reg     *prometheus.Registry // of this life
 
@@ -237,7 +238,7 @@ func (n *node) start() {
 	metaCtx, cancelMeta := context.WithCancel(context.Background())
 	var group sync.WaitGroup
 	group.Go(func() {
-		if err := n.Peers.Run(ctx); err != nil {
+		if err := n.Peers.Run(ctx); !errors.Is(err, n.wantEnd) {
 			n.t.Errorf("peers of %s: %v", n.id, err)
 		}
 	})
