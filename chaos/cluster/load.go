@@ -111,7 +111,6 @@ func (l *load) run(ctx context.Context, length time.Duration, events ...event) e
 			break
 		}
 		reads.Go(func() { l.samples[i] = t.read(start.Add(at), f) })
-		l.samples[i].at = at
 	}
 	reads.Wait()
 	for i := range l.samples {

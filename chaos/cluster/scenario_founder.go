@@ -31,6 +31,11 @@ func runFounder(ctx context.Context, t *trial) error {
 		return err
 	}
 	founder, second := c.nodes[0], c.nodes[1]
+	if t.short { // else the others wait half a minute for a lease of the dead
+		if err := c.idle(ctx, founder); err != nil {
+			return err
+		}
+	}
 	if err := founder.kill(); err != nil {
 		return err
 	}
@@ -72,6 +77,19 @@ func runFounder(ctx context.Context, t *trial) error {
 		return err
 	}
 	return c.whole(ctx, append(files, more...), rest...)
+}
+
+// idle waits until a node holds no lease.
+func (c *cluster) idle(ctx context.Context, n *node) error {
+	return await(ctx, n.name+" holds no lease", time.Minute, func(ctx context.Context) error {
+		leases, err := n.leases(ctx)
+		for _, l := range leases {
+			if l.Holder == n.id {
+				err = fmt.Errorf("%s for %s", l.Token, l.Job.Kind)
+			}
+		}
+		return err
+	})
 }
 
 // endsWithin is how long a removed node may take to learn from the others that

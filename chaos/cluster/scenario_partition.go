@@ -26,15 +26,16 @@ type partition struct {
 	*cluster
 	early []*file // archived and deleted before
 	lost  int     // names that nobody has, asked for so far
+	some  int     // of the files that the node cut off may not know, asked for at a time
 }
 
 // runPartition cuts the leader off for longer than gossip remembers, lets the
 // others archive meanwhile, and heals. Then it cuts another node off, which
 // the others remove, so that they delete originals it has never heard of.
 func runPartition(ctx context.Context, t *trial) (err error) {
-	count, length := 600, 75*time.Second
+	count, length, some := 600, 75*time.Second, 20
 	if t.short {
-		count, length = 150, 8*time.Second
+		count, length, some = 150, 8*time.Second, 7 // each may take its five seconds to be refused
 	}
 	w, err := newNetwork(ctx, 3)
 	if err != nil {
@@ -52,7 +53,7 @@ func runPartition(ctx context.Context, t *trial) (err error) {
 	if err := c.grow(ctx, 3); err != nil {
 		return err
 	}
-	p := &partition{cluster: c, early: newFiles(t.seed, "early", count, small)}
+	p := &partition{cluster: c, early: newFiles(t.seed, "early", count, small), some: some}
 	if err := errors.Join(c.fill(ctx, c.nodes[0], p.early), c.deleted(ctx, p.early)); err != nil {
 		return err
 	}
@@ -168,7 +169,7 @@ func (p *partition) askCutOff(ctx context.Context, n *node, late []*file) error 
 		return err
 	}
 	p.lost++
-	return n.readAll(ctx, append([]*file{nobody(p.lost)}, late[:min(len(late), 20)]...), func(f *file, a answer) {
+	return n.readAll(ctx, append([]*file{nobody(p.lost)}, late[:min(len(late), p.some)]...), func(f *file, a answer) {
 		if a.status == http.StatusNotFound || a.status == http.StatusGone || a.wrong() {
 			p.t.rep.wrongly(cutMissing, "%s: %s", f.name, a)
 		}
