@@ -134,6 +134,7 @@ func TestEndToEndInACluster(t *testing.T) {
 	c.cfg = r.config(config.Source{URLs: r.roles(), Table: "public.documents", Columns: map[string]string{"id": "nr"}})
 	c.cfg.Archive.DeleteSource, c.cfg.Archive.DeleteGrace = true, 0
 	c.cfg.Archive.PackSize = 256 << 10
+	c.cfg.Cache.Data = 1 // nobody has an answer at hand
 	r.prepare(c.cfg)
 	c.insert(0, 60)
 
@@ -172,6 +173,11 @@ func TestEndToEndInACluster(t *testing.T) {
 	}
 	alive := []*Node{first, second, fourth}
 	c.reads(alive...)
+	for _, n := range alive {
+		if n.route(t, "fallback")+n.route(t, "hedge") == 0 {
+			t.Errorf("%s never missed the node that answers nobody", n.id.Node)
+		}
+	}
 	c.insert(60, 10)
 	c.archive(alive...)
 	c.reads(alive...)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -13,17 +14,23 @@ import (
 )
 
 // readers read all files at these nodes, over and over, until the returned
-// function is called, which reports every read that failed.
-func (w *world) readers(members ...*member) (end func()) {
+// function is called, which returns how long the slowest read took. Reads that
+// fail, fail the test.
+func (w *world) readers(members ...*member) (end func() (slowest time.Duration)) {
 	done := make(chan struct{})
 	var group sync.WaitGroup
 	names := w.names()
-	for _, m := range members {
+	slowest := make([]time.Duration, len(members))
+	for i, m := range members {
 		group.Go(func() {
 			for reads := 0; ; reads++ {
-				if err := m.serves(true, names...); err != nil {
-					w.t.Errorf("round %d of reads: %v", reads, err)
-					return
+				for _, name := range names {
+					begun := time.Now()
+					if err := m.serves(true, name); err != nil {
+						w.t.Errorf("read %d: %v", reads, err)
+						return
+					}
+					slowest[i] = max(slowest[i], time.Since(begun))
 				}
 				select {
 				case <-done:
@@ -36,9 +43,10 @@ func (w *world) readers(members ...*member) (end func()) {
 			}
 		})
 	}
-	return func() {
+	return func() time.Duration {
 		close(done)
 		group.Wait()
+		return slices.Max(slowest)
 	}
 }
 
