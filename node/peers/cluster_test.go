@@ -204,6 +204,14 @@ func TestRequestsOfTheRendezvous(t *testing.T) {
 		if again, _ := w.store.counts(); again != puts {
 			t.Errorf("restarted where they were: %d PUT more", again-puts)
 		}
+		w.awaitVoters(3, w.nodes...)
+		w.nodes[2].stop()
+		w.awaitAll(w.nodes[:2]...)
+		_, gets = w.store.counts()
+		time.Sleep(time.Hour) // virtual
+		if puts, more := w.store.counts(); puts != 3 || more != gets {
+			t.Errorf("one of three is down for an hour: %d PUT and %d GET more", puts-3, more-gets)
+		}
 	})
 }
 

@@ -13,7 +13,7 @@ const (
 	// searchPause is the first pause between two searches for members that are
 	// missing; it doubles up to Config.Rejoin.
 	searchPause = time.Second
-	// rendezvousAfter is how long nobody was found before the store is asked.
+	// rendezvousAfter is how long a node is lost before the store is asked.
 	// It doubles up to rendezvousMax.
 	rendezvousAfter = 3 * time.Second
 	rendezvousMax   = time.Minute
@@ -27,30 +27,40 @@ const (
 // those that are elsewhere, or that have other keys.
 func (p *Peers) search(ctx context.Context) error {
 	pause, storePause := searchPause, rendezvousAfter
-	alone := p.cfg.Now() // since when somebody was missing and nobody could be found
+	lost := p.cfg.Now() // since when this node was lost, or has asked the store
 	for {
 		if p.publish(ctx); len(p.missing()) == 0 {
 			pause, storePause = searchPause, rendezvousAfter
 			if !p.rest(ctx, p.cfg.Rejoin, true) {
 				return nil
 			}
-			alone = p.cfg.Now()
+			lost = p.cfg.Now()
 			continue
 		}
 		p.greetAll(ctx)
-		if len(p.missing()) > 0 && p.cfg.Now().Sub(alone) >= storePause {
+		switch {
+		case !p.lost():
+			storePause, lost = rendezvousAfter, p.cfg.Now()
+		case p.cfg.Now().Sub(lost) >= storePause:
 			p.fetchMissing(ctx)
-			storePause, alone = min(2*storePause, rendezvousMax), p.cfg.Now()
+			storePause, lost = min(2*storePause, rendezvousMax), p.cfg.Now()
 		}
 		// What moves does not shorten the pause: it grows while members stay away.
 		if !p.rest(ctx, pause, false) {
 			return nil
 		}
 		pause = min(2*pause, max(p.cfg.Rejoin, searchPause))
-		if storeIn := storePause - p.cfg.Now().Sub(alone); p.cfg.Rendezvous != nil && storeIn > 0 {
+		if storeIn := storePause - p.cfg.Now().Sub(lost); p.cfg.Rendezvous != nil && storeIn > 0 {
 			pause = min(pause, max(storeIn, searchPause))
 		}
 	}
+}
+
+// lost reports whether this node needs the store to find the others: it sees
+// nobody, or too few for a leader. Else whoever is missing is down or finds the
+// others itself, and looking for it would cost requests for days.
+func (p *Peers) lost() bool {
+	return len(p.missing()) > 0 && (len(p.gossip.View().Members()) < 2 || p.meta.Leader() == "")
 }
 
 // rest waits; woken: until somebody may be missing at the latest. false: ctx has
