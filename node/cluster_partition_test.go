@@ -131,15 +131,13 @@ func TestQuorumLost(t *testing.T) {
 			fresh[name] = w.content[name]
 			delete(w.content, name)
 		}
-		begun := time.Now()
 		err := last.Import(t.Context(), api.ImportRequest{Dir: filepath.Join(w.dir, "elsewhere")}, func(api.ImportEvent) error { return nil })
 		if err == nil {
 			t.Error("an import was taken without a quorum")
 		}
-		err = last.Archive(t.Context(), api.ArchiveRequest{}, func(api.ArchiveEvent) error { return nil })
-		t.Logf("archive after %v: %v", time.Since(begun), err)
-		if err == nil {
-			t.Error("an archive run ended well without a quorum")
+		// There is nothing that a run could wait for.
+		if err := last.Archive(t.Context(), api.ArchiveRequest{}, func(api.ArchiveEvent) error { return nil }); err != nil {
+			t.Error("archiving nothing:", err)
 		}
 
 		others[1].start()

@@ -59,6 +59,7 @@ func (n *Node) flush() {
 // ends. A node that finds itself removed ends with ErrLeft.
 func (n *Node) followCluster(ctx context.Context) error {
 	_, flushed, _ := n.meta.View().Setting(flushKey)
+	kept := uint64(0) // mark of the settings in the data dir
 	for {
 		changed := n.meta.Changed() // before the look, so that no change is missed
 		v := n.meta.View()
@@ -69,8 +70,11 @@ func (n *Node) followCluster(ctx context.Context) error {
 			flushed = asked
 			n.flush()
 		}
-		if err := n.keepSettings(); err != nil {
-			n.log.ErrorContext(ctx, "the cluster's settings could not be kept in the data dir", "err", err)
+		if mark := settingsMark(v); mark != kept {
+			kept = mark
+			if err := n.keepSettings(v); err != nil {
+				n.log.ErrorContext(ctx, "the cluster's settings could not be kept in the data dir", "err", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -155,10 +155,18 @@ func (n *Node) checkReady(context.Context) error {
 	switch {
 	case n.stopping.Load():
 		return errStopping
-	case !n.isReady():
+	case !n.isReady() && !n.knowsEnough():
 		return errStarting
 	}
 	return nil
+}
+
+// knowsEnough reports whether a node that has not caught up can serve what is
+// archived all the same: it has read what it had applied in an earlier life, and
+// its store is there. Without a quorum that is all that can be had, and load
+// balancers must send reads somewhere. What it does not know it answers with 503.
+func (n *Node) knowsEnough() bool {
+	return n.formed && n.claimed == nil && n.meta.View().ShardBits() != 0
 }
 
 // Ready is closed when the node has caught up with its cluster and answers.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,12 +39,14 @@ func (n *Node) openDataDir(context.Context, *prometheus.Registry) error {
 		return err
 	}
 	n.log = n.log.With("node", string(n.id.Node))
-	if !n.id.Joined {
-		return nil
-	}
 	settings, err := readSettings(n.cfg.DataDir)
-	if err != nil {
+	switch {
+	case !n.id.Joined && errors.Is(err, fs.ErrNotExist):
+		return nil // it is forming the cluster
+	case err != nil:
 		return err
+	case !n.id.Joined && settings.Members < 2:
+		return nil // its configuration alone says what the cluster has
 	}
 	n.cfg, err = settings.adopt(n.cfg)
 	return err

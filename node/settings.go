@@ -31,6 +31,7 @@ type clusterSettings struct {
 	Generation uint64                   `json:"generation"`
 	Store      string                   `json:"store"` // URL
 	Sources    map[string]config.Source `json:"sources"`
+	Members    int                      `json:"members,omitempty"`
 }
 
 // Keys of the replicated settings.
@@ -67,7 +68,7 @@ func (s *clusterSettings) keep(dataDir string) error {
 	return replaceDurably(filepath.Join(dataDir, settingsFile), append(b, '\n'))
 }
 
-// adopt completes the configuration of a node that joined by the cluster's
+// adopt completes the configuration of a node that is not alone by the cluster's
 // settings: what it leaves out is the cluster's, a source that both have is the
 // node's, since its passwords stand there. A store of its own is ErrOtherStore.
 func (s *clusterSettings) adopt(cfg config.Config) (config.Config, error) {
@@ -89,7 +90,7 @@ func (s *clusterSettings) adopt(cfg config.Config) (config.Config, error) {
 
 // settingsOf reads the cluster's settings from a view.
 func settingsOf(v *raftmeta.View) (*clusterSettings, error) {
-	s := &clusterSettings{Generation: v.Generation(), Sources: map[string]config.Source{}}
+	s := &clusterSettings{Generation: v.Generation(), Sources: map[string]config.Source{}, Members: len(v.Members())}
 	url, _, _ := v.Setting(storeKey)
 	s.Store = string(url)
 	names, _, err := listSetting(v, sourcesKey)
@@ -126,11 +127,28 @@ func (n *Node) agreeOnSettings(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.keepSettings()
+	return n.keepSettings(n.meta.View())
 }
 
-func (n *Node) keepSettings() error {
-	s, err := settingsOf(n.meta.View())
+// settingsMark changes whenever the cluster's settings do. It is cheap: it is
+// taken at every change of the state machine.
+func settingsMark(v *raftmeta.View) (mark uint64) {
+	for key := range v.Settings(sourcePrefix) {
+		_, modIndex, _ := v.Setting(key)
+		mark = max(mark, modIndex)
+	}
+	for _, key := range []string{storeKey, sourcesKey} {
+		_, modIndex, _ := v.Setting(key)
+		mark = max(mark, modIndex)
+	}
+	for _, m := range v.Members() {
+		mark = max(mark, m.Joined)
+	}
+	return mark
+}
+
+func (n *Node) keepSettings(v *raftmeta.View) error {
+	s, err := settingsOf(v)
 	if err != nil {
 		return err
 	}
