@@ -108,8 +108,13 @@ func (t *trial) judgeLoad(plan loadPlan, l *load) {
 		{"another frozen", plan.freezeAt, plan.length},
 	} {
 		phases.Rows = append(phases.Rows, l.between(p.from, p.to).row(p.name))
-		if p.from > 0 {
-			worst := l.worstSecond(p.from, p.to)
+		if p.from == 0 {
+			continue
+		}
+		worst := l.worstSecond(p.from, p.to)
+		if t.short { // other tests take the machine's time
+			t.rep.figure("p99 of the worst second, "+p.name, "%s", ms(worst.p99))
+		} else {
 			t.rep.hold(worst.count > 0 && worst.p99 < p99Bar, fmt.Sprintf("p99 of the worst second, %s", p.name), "< 1 s", "%s", ms(worst.p99))
 		}
 	}
