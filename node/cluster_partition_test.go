@@ -106,48 +106,71 @@ func TestNodeCutOffNeverAnswersNotFoundAndKeepsOriginalsAlive(t *testing.T) {
 	}
 }
 
-func TestQuorumLost(t *testing.T) {
+func TestReadsGoOnAndWorkWaitsWhileTheQuorumIsLost(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		all := w.archivedAll(20)
 		leader, others := w.leader(all...)
-		last := others[0]
+		last, back := others[0], others[1]
+		safe := w.names()
+		w.write(20, 5)
+		last.imports()
 		w.cutOff(last) // so that the others die without a word to it
 		leader.stop()
-		others[1].stop()
+		back.stop()
 		w.cutOff()
 		w.pass(10 * time.Second)
 
-		if err := last.serves(true); err != nil {
+		if err := last.serves(true, safe...); err != nil {
 			t.Errorf("reads by name do not go on: %v", err)
 		}
-		got := last.read("no such file")
-		if got.Code != http.StatusServiceUnavailable || !strings.Contains(got.Body.String(), string(api.CodeUnconfirmed)) || got.Header().Get("Retry-After") == "" {
-			t.Errorf("a name that nobody knows: %d %v %s, want 503 unconfirmed", got.Code, got.Header(), got.Body)
+		for _, name := range []string{"no such file", "f0020"} {
+			got := last.read(name)
+			if got.Code != http.StatusServiceUnavailable || !strings.Contains(got.Body.String(), string(api.CodeUnconfirmed)) || got.Header().Get("Retry-After") == "" {
+				t.Errorf("%s, in no pack that the node knows: %d %v %s, want 503 unconfirmed", name, got.Code, got.Header(), got.Body)
+			}
 		}
-		w.write(20, 5)
-		fresh := make(map[string]string)
-		for i := 20; i < 25; i++ {
-			name := fmt.Sprintf("f%04d", i)
-			fresh[name] = w.content[name]
-			delete(w.content, name)
-		}
-		err := last.Import(t.Context(), api.ImportRequest{Dir: filepath.Join(w.dir, "elsewhere")}, func(api.ImportEvent) error { return nil })
-		if err == nil {
+		nobody := func(api.ImportEvent) error { return nil }
+		if err := last.Import(t.Context(), api.ImportRequest{Dir: filepath.Join(w.dir, "elsewhere")}, nobody); err == nil {
 			t.Error("an import was taken without a quorum")
 		}
-		// There is nothing that a run could wait for.
-		if err := last.Archive(t.Context(), api.ArchiveRequest{}, func(api.ArchiveEvent) error { return nil }); err != nil {
-			t.Error("archiving nothing:", err)
+		archived := make(chan error, 1)
+		go func() {
+			archived <- last.Archive(t.Context(), api.ArchiveRequest{}, func(api.ArchiveEvent) error { return nil })
+		}()
+		w.pass(5 * time.Second)
+		select {
+		case err := <-archived:
+			t.Fatalf("the run did not wait: %v", err)
+		default:
 		}
+		back.start()
+		if err := <-archived; err != nil {
+			t.Errorf("the run does not go on when a node returns: %v", err)
+		}
+		w.leader(last, back)
+		w.within(time.Minute, "served from packs", func() error { return errors.Join(last.serves(true), back.serves(true)) })
+	})
+}
 
-		others[1].start()
-		for name, content := range fresh {
-			w.content[name] = content
+func TestArchiveSaysWhatItWaitsForWithoutAQuorum(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		a, b, c := w.formThree()
+		leader, others := w.leader(a, b, c)
+		w.write(0, 5)
+		leader.imports()
+		w.cutOff(leader)
+		w.pass(10 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		err := leader.Archive(ctx, api.ArchiveRequest{}, func(api.ArchiveEvent) error { return nil })
+		var told *api.Problem
+		if !errors.As(err, &told) || told.Status != http.StatusServiceUnavailable || !strings.Contains(told.Detail, "leader") {
+			t.Errorf("archive without a quorum: %v", err)
 		}
-		w.leader(last, others[1])
-		last.imports()
-		last.archives(5)
-		w.mustServe(last, others[1])
+		others[0].archives(5) // the majority goes on
+		w.cutOff()
+		w.settled(3, a, b, c)
+		w.mustServe(a, b, c)
 	})
 }
 
@@ -160,7 +183,7 @@ func TestPartitionLongerThanGossipRemembersHeals(t *testing.T) {
 		w.leader(others...)
 		others[0].imports()
 		others[0].archives(5)
-		w.pass(10 * time.Minute)
+		w.pass(3 * time.Minute)
 		if got := leader.answersNoMiss(); got < 20 {
 			t.Errorf("the node cut off serves %d of 20 files that it knows", got)
 		}
