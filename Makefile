@@ -24,7 +24,7 @@ WORK     ?= mark,pack,keep
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: build ## start a node, archive Go's own source tree, read it all back and compare
+demo: build ## three nodes archive Go's own source tree, read it all back and compare, also while one is killed
 	./bin/desnode demo $(if $(DIR),'$(DIR)')
 
 build: ## build bin/desnode, one static binary
