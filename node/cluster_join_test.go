@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
 	"github.com/datavision/desnode/transport"
 )
@@ -51,6 +52,43 @@ func TestJoinerIsNotStartedOverAStoreOfAnotherCluster(t *testing.T) {
 			t.Errorf("started: %v, want ErrOtherCluster", err)
 		}
 	})
+}
+
+// A joiner that names another database for a source of the cluster would mark and
+// acknowledge in a table that is not the one whose files are archived.
+func TestJoinerIsNotStartedOverAnotherDatabase(t *testing.T) {
+	for name, there := range map[string]bool{"nobody's": true, "missing": false} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				a := w.form()
+				m := w.newMember()
+				path := filepath.Join(w.dir, "another.db")
+				files := m.cfg.Sources["files"]
+				files.URL = (&url.URL{Scheme: "sqlite", Path: path}).String()
+				m.cfg.Sources = map[string]config.Source{"files": files}
+				if there {
+					other, err := source.OpenSQLite(t.Context(), source.SQLiteConfig{Name: "files", Path: path})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := other.Close(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := m.enter(a, a.token()); err != nil {
+					t.Fatal(err)
+				}
+				for range 2 { // it claims nothing
+					if _, err := m.openNode(); !errors.Is(err, ErrOtherSource) {
+						t.Errorf("started: %v, want ErrOtherSource", err)
+					}
+				}
+				if _, err := os.Lstat(path); there != (err == nil) {
+					t.Errorf("the database: %v", err)
+				}
+			})
+		})
+	}
 }
 
 func TestJoinOnTheDataDirOfAnotherClusterIsRefused(t *testing.T) {

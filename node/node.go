@@ -41,7 +41,8 @@ type Node struct {
 	cfg      config.Config
 	log      *slog.Logger
 	id       identity
-	formed   bool // the data dir was in the cluster before this start
+	formed   bool     // the data dir was in the cluster before this start
+	known    []string // sources that the cluster had before this start
 	started  time.Time
 	ownPaths []string // real paths of our own files: no root of a source may overlap them
 	ready    chan struct{}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -48,6 +50,7 @@ func (n *Node) openDataDir(context.Context, *prometheus.Registry) error {
 	case !n.id.Joined && settings.Members < 2:
 		return nil // its configuration alone says what the cluster has
 	}
+	n.known = slices.Collect(maps.Keys(settings.Sources))
 	n.cfg, err = settings.adopt(n.cfg)
 	return err
 }

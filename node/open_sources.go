@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -44,18 +45,32 @@ func (n *Node) openSources(ctx context.Context, metrics *prometheus.Registry) er
 	return n.checkRoots(roots)
 }
 
-// openSQLite opens an embedded source, which is claimed at once.
+// openSQLite opens an embedded source, which is claimed at once. One that the
+// cluster had before this node is only looked at: a database that nobody claimed
+// is not the one whose files the cluster archives.
 func (n *Node) openSQLite(ctx context.Context, name string, c config.Source) (source.Table, error) {
 	path, err := c.Path()
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w", name, err)
 	}
-	rows, err := source.OpenSQLite(ctx, source.SQLiteConfig{Name: name, Path: path})
+	known := slices.Contains(n.known, name)
+	rows, err := source.OpenSQLite(ctx, source.SQLiteConfig{Name: name, Path: path, Existing: known})
+	if known && errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no %s; is its disk mounted? Nodes of several machines need a source in Postgres: %w", ErrOtherSource, path, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	n.onClose(rows.Close)
-	if err := rows.ClaimCluster(ctx, n.id.Cluster); err != nil {
+	claim := rows.ClaimCluster
+	if known {
+		claim = rows.CheckCluster
+	}
+	err = claim(ctx, n.id.Cluster)
+	if errors.Is(err, source.ErrUnclaimed) {
+		return nil, fmt.Errorf("%w: the cluster archives a source %q, which is not in %s; take its url out of the configuration: the cluster tells it", ErrOtherSource, name, path)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("source %s: %w; use another database, or the data dir of that cluster", name, err)
 	}
 	return rows, n.own(path)

@@ -19,6 +19,9 @@ import (
 var (
 	// ErrOtherStore: the configuration names another store than the cluster's.
 	ErrOtherStore = errors.New("the cluster uses another store")
+	// ErrOtherSource: the configuration names another database than the one that
+	// the cluster archives under that name.
+	ErrOtherSource = errors.New("the source is another than the cluster's")
 	// ErrSourceMissing: packs name a source that the configuration lacks.
 	ErrSourceMissing = errors.New("a source is missing in the configuration")
 )

@@ -31,6 +31,8 @@ var ErrOtherCluster = errors.New("source belongs to another cluster")
 type SQLiteConfig struct {
 	Name string // the source's short name
 	Path string // the database file; it is made when it is missing
+	// Existing: a database that is missing is an error, fs.ErrNotExist.
+	Existing bool
 	// BusyTimeout is how long a call waits for another process's write. 0: 30 s.
 	BusyTimeout time.Duration
 }
@@ -72,7 +74,7 @@ func OpenSQLite(ctx context.Context, cfg SQLiteConfig) (*SQLite, error) {
 	// the journal's kind at its first opening or removes the journal at its end.
 	for deadline := time.Now().Add(busy); ; {
 		s := &SQLite{name: cfg.Name}
-		err := s.open(ctx, path, busy)
+		err := s.open(ctx, path, busy, cfg.Existing)
 		if err == nil {
 			return s, nil
 		}
@@ -100,10 +102,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-func (s *SQLite) open(ctx context.Context, path string, busy time.Duration) (err error) {
+func (s *SQLite) open(ctx context.Context, path string, busy time.Duration, existing bool) (err error) {
 	// Made here so that it is the owner's alone; SQLite gives its companions the
 	// same rights.
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	flags := os.O_RDWR | os.O_CREATE
+	if existing {
+		flags = os.O_RDWR
+	}
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return err
 	}
@@ -200,6 +206,24 @@ func (s *SQLite) ClaimCluster(ctx context.Context, id desformat.ClusterID) error
 		}
 		return nil
 	})
+}
+
+// CheckCluster finds recorded that this source is archived by the cluster, and
+// records nothing: ErrUnclaimed when nobody has, ErrOtherCluster when another
+// stands there.
+func (s *SQLite) CheckCluster(ctx context.Context, id desformat.ClusterID) error {
+	const op = "check the claim"
+	var b []byte
+	err := s.read.QueryRowContext(ctx, "SELECT cluster FROM desnode").Scan(&b)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return s.wrap(op, ErrUnclaimed)
+	case err != nil:
+		return s.wrap(op, err)
+	case desformat.ClusterID(b) != id:
+		return s.wrap(op, fmt.Errorf("%x: %w", b, ErrOtherCluster))
+	}
+	return nil
 }
 
 // update runs f in one write transaction. The statements inside run without

@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -329,6 +331,31 @@ func TestClaimCluster(t *testing.T) {
 	}
 	if err := s.ClaimCluster(t.Context(), desformat.ClusterID{2}); !errors.Is(err, source.ErrOtherCluster) {
 		t.Errorf("%v, want ErrOtherCluster", err)
+	}
+}
+
+func TestCheckClusterClaimsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "files.db")
+	if s, err := source.OpenSQLite(t.Context(), source.SQLiteConfig{Name: "files", Path: path, Existing: true}); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("a database that is missing: %v, %v", s, err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it was made all the same: %v", err)
+	}
+	s := openSQLite(t, path)
+	for range 2 { // the second would find what the first recorded
+		if err := s.CheckCluster(t.Context(), desformat.ClusterID{1}); !errors.Is(err, source.ErrUnclaimed) {
+			t.Errorf("nobody's: %v, want ErrUnclaimed", err)
+		}
+	}
+	if err := s.ClaimCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CheckCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+		t.Errorf("ours: %v", err)
+	}
+	if err := s.CheckCluster(t.Context(), desformat.ClusterID{2}); !errors.Is(err, source.ErrOtherCluster) {
+		t.Errorf("another's: %v, want ErrOtherCluster", err)
 	}
 }
 
