@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,6 +42,19 @@ func (w *world) deleted(limit time.Duration, look func()) {
 		}
 		return nil
 	})
+}
+
+// forgetRows takes all rows out of the source, as a customer may.
+func (w *world) forgetRows() {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(w.dir, "files.db"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, err = db.ExecContext(w.t.Context(), "DELETE FROM files")
+	if err = errors.Join(err, db.Close()); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // answersNoMiss holds every answer to be the file, or that nobody can say.
@@ -97,6 +111,7 @@ func TestNodeCutOffNeverAnswersNotFoundAndKeepsOriginalsAlive(t *testing.T) {
 					t.Fatal(err)
 				}
 				w.deleted(10*time.Minute, func() { away.answersNoMiss() })
+				w.forgetRows() // so that not even the source speaks for the files
 				if got := away.answersNoMiss(); got != 0 {
 					t.Errorf("%d files served, of which the node knows nothing and no original is left", got)
 				}
