@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -44,9 +47,28 @@ func peersDir(dataDir string) string { return filepath.Join(dataDir, clusterDir)
 func checkNotLeft(dataDir string) error {
 	left, err := has(dataDir, leftFile)
 	if err == nil && left {
-		err = fmt.Errorf("data dir %s: %w; it may join again, as a new node, on an empty data dir", dataDir, ErrLeft)
+		err = fmt.Errorf("data dir %s: %w; with another --data-dir it may join again, as a new node; empty this one only if neither the cluster's store nor an embedded source lies in it", dataDir, ErrLeft)
 	}
 	return err
+}
+
+// sharedInDataDir returns what lies in the data dir and is not the node's alone:
+// whoever empties it after the node has left takes it from the others.
+func (n *Node) sharedInDataDir() (shared []string) {
+	own := func(path string, err error) {
+		if err == nil && config.Within(path, n.cfg.DataDir) {
+			shared = append(shared, path)
+		}
+	}
+	if !n.cfg.Store.S3() {
+		own(n.cfg.Store.Path())
+	}
+	for _, name := range slices.Sorted(maps.Keys(n.cfg.Sources)) {
+		if c := n.cfg.Sources[name]; !c.Postgres() {
+			own(c.Path())
+		}
+	}
+	return shared
 }
 
 // lockDir takes the data dir, which it makes if it is missing. It wraps

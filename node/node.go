@@ -154,7 +154,7 @@ var errStopping = errors.New("the node is going")
 
 func (n *Node) checkReady(context.Context) error {
 	switch {
-	case n.stopping.Load():
+	case n.stopping.Load(), n.leaving.Load():
 		return errStopping
 	case !n.isReady() && !n.knowsEnough():
 		return errStarting

@@ -313,6 +313,7 @@ func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
 		Throttler:  n,
 		Cluster:    n,
 		Node:       n.id.Node,
+		Shared:     n.sharedInDataDir(),
 		ShardBits:  func() uint8 { return n.meta.View().ShardBits() },
 		Ready:      n.checkReady,
 		Quorum:     func() bool { return n.meta.Leader() != "" },

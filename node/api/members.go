@@ -166,6 +166,9 @@ type LeaveRequest struct{}
 // Left says which node has left. Its process ends after the answer.
 type Left struct {
 	Node raftmeta.NodeID `json:"node"`
+	// Shared are the folders and files in its data dir that the other nodes go on
+	// using: the store, embedded sources.
+	Shared []string `json:"shared,omitempty"`
 }
 
 // KeysGossip are the only keys that can be rotated.
@@ -242,7 +245,7 @@ func (x *exchange) membership(path string) bool {
 	case PathLeave:
 		var req LeaveRequest
 		if x.accept(&req) {
-			x.changed(c.Leave(x.r.Context(), req), func(context.Context) (any, error) { return Left{x.s.cfg.Node}, nil })
+			x.changed(c.Leave(x.r.Context(), req), func(context.Context) (any, error) { return Left{x.s.cfg.Node, x.s.cfg.Shared}, nil })
 		}
 	case PathRotateKeys:
 		follow(x, x.rotateKeys, func(e RotateEvent, end End) any { e.End = end; return e })

@@ -169,7 +169,7 @@ var changes = []struct {
 	{PathRevokeToken, `{"id":"t1"}`, "t1", `"tokens":[`},
 	{PathRemoveMember, `{"node":"x"}`, RemoveMemberRequest{Node: "x"}, `"removed":[`},
 	{PathRemoveMember, `{"node":"x","force":true}`, RemoveMemberRequest{Node: "x", Force: true}, `"removed":[`},
-	{PathLeave, `{}`, LeaveRequest{}, `{"node":"` + string(testNode) + `"}`},
+	{PathLeave, `{}`, LeaveRequest{}, `{"node":"` + string(testNode) + `","shared":["/data/store"]}`},
 	{PathRotateKeys, `{"what":"gossip"}`, RotateRequest{What: "gossip"}, `{"phase":"removing","applied":2,"of":2,"done":true}`},
 }
 

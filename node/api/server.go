@@ -72,6 +72,7 @@ type Config struct {
 	Operator Operator
 	Observer Observer
 	Node     raftmeta.NodeID
+	Shared   []string // folders and files in the data dir that other nodes use too
 	// Throttler answers PathThrottle, PathPause and PathResume; nil: nothing does.
 	Throttler Throttler
 	// Cluster answers PathMembers, PathRing and so on; nil: nothing does.

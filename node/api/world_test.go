@@ -240,7 +240,7 @@ func (w *world) config(tb testing.TB) Config {
 	tb.Helper()
 	registry := prometheus.NewRegistry()
 	return Config{
-		Files: w.retriever(tb), Operator: &operator{}, Observer: &observer{}, Node: testNode,
+		Files: w.retriever(tb), Operator: &operator{}, Observer: &observer{}, Node: testNode, Shared: []string{"/data/store"},
 		Gatherer: registry, Registerer: registry,
 		Logger: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}

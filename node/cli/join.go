@@ -32,7 +32,34 @@ type joinFunc func(ctx context.Context, cfg config.Config, by invitation, log *s
 
 // joinNode is the joinFunc of real nodes.
 func joinNode(ctx context.Context, cfg config.Config, by invitation, log *slog.Logger) error {
+	if !node.HasJoined(cfg.DataDir) {
+		// Else the cluster would have a member that never came.
+		if err := bindable(ctx, cfg); err != nil {
+			return err
+		}
+	}
 	return node.Join(ctx, cfg, node.JoinRequest{Addr: by.addr, Token: by.token}, log)
+}
+
+// bindable finds the addresses free that the node will listen on.
+func bindable(ctx context.Context, cfg config.Config) error {
+	var lc net.ListenConfig
+	for _, addr := range []string{cfg.HTTP, cfg.ClusterAddr(), cfg.GossipAddr()} {
+		l, err := lc.Listen(ctx, "tcp", addr)
+		if err == nil {
+			err = l.Close()
+		}
+		if err == nil && addr != cfg.HTTP {
+			var p net.PacketConn
+			if p, err = lc.ListenPacket(ctx, "udp", addr); err == nil {
+				err = p.Close()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) join() *cobra.Command {

@@ -233,8 +233,8 @@ func (a *app) leave() *cobra.Command {
 		Use:   "leave",
 		Short: "Let the node at --addr leave its cluster in order; its process ends",
 		Long: `Asks the node at --addr, on this machine, to leave its cluster: it takes no new work, hands over what it leads and
-holds, is removed from the members, finishes the reads under way and ends. Its data dir is of no more use: emptied, the
-node may join again as a new one. A node that only stops (SIGTERM) stays a member and comes back.`,
+holds, is removed from the members, finishes the reads under way and ends. On another data dir the machine may join
+again as a new node. The old one can go, unless the cluster's store or an embedded source lies in it, which is said at the end. A node that only stops (SIGTERM) stays a member and comes back.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
@@ -248,6 +248,9 @@ node may join again as a new one. A node that only stops (SIGTERM) stays a membe
 			}
 			return a.print(left, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "%s has left the cluster, and its process has ended\n", short(left.Node))
+				if err == nil && len(left.Shared) > 0 {
+					_, err = fmt.Fprintf(w, "do NOT empty its data dir, the other nodes use what is there: %s\n", printable(strings.Join(left.Shared, ", ")))
+				}
 				return err
 			})
 		},

@@ -171,7 +171,7 @@ func TestLeaveWaitsForTheEndOfTheNode(t *testing.T) {
 		case api.PathMembers:
 			_ = json.NewEncoder(w).Encode(threeMembers())
 		case api.PathLeave:
-			_ = json.NewEncoder(w).Encode(api.Left{Node: node1})
+			_ = json.NewEncoder(w).Encode(api.Left{Node: node1, Shared: []string{"/data/store"}})
 		case livePath:
 			if polled++; polled == 2 {
 				go func() {
@@ -183,10 +183,11 @@ func TestLeaveWaitsForTheEndOfTheNode(t *testing.T) {
 	})
 	go func() { _ = server.Serve(l) }()
 	t.Setenv("DESNODE_ADDR", "http://"+l.Addr().String())
+	const wantLeft = "5e1f0f0a has left the cluster, and its process has ended\ndo NOT empty its data dir, the other nodes use what is there: /data/store\n"
 	var stdout, stderr strings.Builder
-	code := Main([]string{"leave", "-o", "json"}, strings.NewReader(""), &stdout, &stderr)
+	code := Main([]string{"leave"}, strings.NewReader(""), &stdout, &stderr)
 	<-ended
-	if code != exitOK || polled < 2 || stdout.String() != "{\n  \"node\": \""+string(node1)+"\"\n}\n" {
+	if code != exitOK || polled < 2 || stdout.String() != wantLeft {
 		t.Errorf("got %d after %d questions, %q, %q", code, polled, stdout.String(), stderr.String())
 	}
 }

@@ -91,6 +91,9 @@ func writeStatus(w io.Writer, s api.Status) error {
 // membersText says how many nodes there are and how well this one sees them.
 func membersText(s api.Status) string {
 	text := fmt.Sprintf("%d known, %d alive, %s", s.Members.Known, s.Members.Alive, count(int64(s.Voters), "voter"))
+	if s.Leader == "" {
+		text += "; NO QUORUM: nothing new is archived, and names that are not found are answered by 503"
+	}
 	if s.HealthScore > 0 {
 		text += fmt.Sprintf("; this node is too slow to judge the others well (health score %d, 0 is healthy)", s.HealthScore)
 	}

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,7 +100,21 @@ func listen(bind string, logger *log.Logger) (Transport, error) {
 			return t, nil
 		}
 	}
-	return nil, fmt.Errorf("bind gossip to %s: %w", bind, err)
+	return nil, fmt.Errorf("bind gossip to %s: %w", bind, cmp.Or(bindError(at), err))
+}
+
+// bindError returns why an address could not be bound, as the system's error:
+// memberlist gives its text alone. nil: it can be bound by now.
+func bindError(at netip.AddrPort) error {
+	stream, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		return err
+	}
+	packets, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return errors.Join(err, stream.Close())
+	}
+	return errors.Join(packets.Close(), stream.Close())
 }
 
 // advertised returns the address that others are told, as memberlist wants it:
