@@ -242,13 +242,30 @@ func (m *Meta) observeLeaders(ctx context.Context) {
 	})
 	m.raft.RegisterObserver(o)
 	defer m.raft.DeregisterObserver(o)
+	var told raft.ServerID
 	for {
 		m.leading.poke()
+		if _, leader := m.raft.LeaderWithID(); leader != told {
+			told = leader
+			m.tellLeader(NodeID(leader))
+		}
 		select {
 		case <-seen:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// tellLeader says in the log who leads: an operator's first question.
+func (m *Meta) tellLeader(leader NodeID) {
+	switch leader {
+	case "":
+		m.log.Info("no leader is known: nothing is written until there is one")
+	case m.cfg.Node:
+		m.log.Info("this node leads")
+	default:
+		m.log.Info("another node leads", "leader", string(leader))
 	}
 }
 

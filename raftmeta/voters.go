@@ -323,7 +323,12 @@ func (m *Meta) keepVoters(ctx context.Context) {
 		m.tellWaits(c.waits(s))
 		if s.do != stepNone {
 			err := m.take(ctx, c, s)
-			m.log.Info("voters change", "change", string(s.do), "server", string(s.node), "voters", len(c.voters()), "error", errText(err))
+			told := m.log.With("change", string(s.do), "server", string(s.node), "voters_before", len(c.voters()))
+			if err != nil {
+				told.Warn("the voters could not be changed", "error", errText(err))
+			} else {
+				told.Info("the voters have changed")
+			}
 			continue
 		}
 		m.removeDead(ctx, h, c, now)

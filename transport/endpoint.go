@@ -137,7 +137,7 @@ func (e *Endpoint) Run(ctx context.Context) error {
 	}
 	e.checkBuffer()
 	close(e.ready)
-	e.log.Info("transport is up", "addr", e.Addr(), "node", e.id.Node(), "certificate_expires", e.id.Expires())
+	e.log.Info("transport is up", "addr", e.Addr(), "certificate_expires", e.id.Expires())
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

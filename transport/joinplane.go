@@ -324,7 +324,7 @@ func (e *Endpoint) serveJoins(ctx context.Context, conn *quic.Conn, state *tls.C
 func (e *Endpoint) judged(a *verdict, remote net.Addr, node string, err error) {
 	if err == nil {
 		a.status = admitOK
-		e.log.Info("a node was given a certificate", "node", node, "remote", remote.String())
+		e.log.Info("a node was given a certificate", "to", node, "remote", remote.String())
 		return
 	}
 	e.refusals.tell(remote, alpnJoin, fmt.Errorf("node %q: %w", node, err))

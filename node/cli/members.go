@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/config"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -47,7 +48,7 @@ func (a *app) members() *cobra.Command {
 		Use:   "members",
 		Short: "Print the nodes of the cluster: who is alive, leads, votes, lags",
 		Long: `Prints the nodes as the one that answers sees them; it is marked with a star. A voter counts for the quorum, a
-nonvoter follows. When a node was heard of last is known by the leader. JSON has the ids and the addresses whole.`,
+nonvoter follows. How long ago a node was HEARD of is known by the leader. JSON has the ids and the addresses whole.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
@@ -68,8 +69,16 @@ nonvoter follows. When a node was heard of last is known by the leader. JSON has
 }
 
 func writeMembers(w io.Writer, l api.MemberList) error {
+	// A row of a cluster without zones fits into 80 columns.
+	zones := slices.ContainsFunc(l.Members, func(m api.MemberInfo) bool { return m.Zone != "" })
+	zoned := func(zone string, before []any, after ...any) []any {
+		if zones {
+			before = append(before, zone)
+		}
+		return append(before, after...)
+	}
 	t := newTable(w)
-	t.row("NODE", "STATE", "ROLE", "ZONE", "VERSION", "HTTP", "APPLIED", "LAG", "SHARDS", "HEARD", "WORK")
+	t.row(zoned("ZONE", []any{"NODE", "STATE", "ROLE"}, "VERSION", "HTTP", "LAG", "SHARDS", "HEARD", "WORK")...)
 	alive := 0
 	for _, m := range l.Members {
 		if m.Alive {
@@ -80,10 +89,10 @@ func writeMembers(w io.Writer, l api.MemberList) error {
 			id += "*"
 		}
 		if m.LastHeardSeconds != nil {
-			heard = formatSpan(time.Duration(*m.LastHeardSeconds*float64(time.Second)).Round(100*time.Millisecond)) + " ago"
+			heard = formatSpan(time.Duration(*m.LastHeardSeconds * float64(time.Second)).Round(100 * time.Millisecond))
 		}
-		t.row(id, stateText(m), roleOf(m), orDash(m.Zone), orDash(m.Version), orDash(m.HTTP),
-			formatCount(int64(m.Applied)), formatCount(int64(m.Lag)), formatCount(int64(m.Shards)), heard, orDash(strings.Join(m.Work, ",")))
+		t.row(zoned(orDash(m.Zone), []any{id, stateText(m), roleOf(m)}, orDash(m.Version), orDash(m.HTTP),
+			formatCount(int64(m.Lag)), formatCount(int64(m.Shards)), heard, workOf(m))...)
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -122,6 +131,14 @@ func roleOf(m api.MemberInfo) string {
 		return "voter"
 	}
 	return "nonvoter"
+}
+
+// workOf is what a member takes part in.
+func workOf(m api.MemberInfo) string {
+	if len(m.Work) == len(config.Default("").Work) {
+		return "all"
+	}
+	return orDash(strings.Join(m.Work, ","))
 }
 
 func orDash(s string) string { return cmp.Or(printable(s), "-") }

@@ -81,10 +81,10 @@ func serveAt(t *testing.T, h http.Handler) (run func(args ...string) (code int, 
 func TestMembersAsATable(t *testing.T) {
 	run := serveAt(t, &fakeNode{list: threeMembers()})
 	code, stdout, stderr := run("members")
-	want := `NODE       STATE                            ROLE      ZONE        VERSION  HTTP           APPLIED  LAG  SHARDS  HEARD     WORK
-5e1f0f0a*  alive, slow 3                    leader    a           1.0      10.0.0.1:8080  1,234    0    512     -         mark,pack
-ab120000   alive, other ring, breaker open  voter     -           -        -              0        7    0       1.3s ago  -
-ab129999   unreachable                      nonvoter  "b\x1b[31m"  -        -              0        0    0       -         -
+	want := `NODE       STATE                            ROLE      ZONE        VERSION  HTTP           LAG  SHARDS  HEARD     WORK
+5e1f0f0a*  alive, slow 3                    leader    a           1.0      10.0.0.1:8080  0    512     -         mark,pack
+ab120000   alive, other ring, breaker open  voter     -           -        -              7    0       1.3s      -
+ab129999   unreachable                      nonvoter  "b\x1b[31m"  -        -              0    0       -         -
 3 members, 2 alive; 2 voters, leader 5e1f0f0a: there is a quorum
 removed for ever: dead0000
 `
@@ -94,6 +94,27 @@ removed for ever: dead0000
 	code, stdout, _ = run("members", "-o", "json")
 	if code != exitOK || !strings.Contains(stdout, `"node": "`+string(node1)+`"`) {
 		t.Errorf("got %d, %s", code, stdout)
+	}
+}
+
+func TestMembersFitATerminal(t *testing.T) {
+	list := threeMembers()
+	for i := range list.Members {
+		m := &list.Members[i]
+		heard := 1.3
+		*m = api.MemberInfo{
+			Node: m.Node, Self: i == 0, Alive: true, State: api.MemberAlive, Version: "devel", HTTP: "10.20.30.40:8080",
+			Shards: 356, LastHeardSeconds: &heard, Work: []string{"mark", "pack", "keep"},
+		}
+	}
+	_, stdout, _ := serveAt(t, &fakeNode{list: list})("members")
+	for line := range strings.Lines(stdout) {
+		if len(line) > 81 { // with its end
+			t.Errorf("%d columns: %s", len(line)-1, line)
+		}
+	}
+	if !strings.Contains(stdout, "all") || strings.Contains(stdout, "ZONE") {
+		t.Errorf("got %s", stdout)
 	}
 }
 
