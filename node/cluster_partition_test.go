@@ -63,7 +63,7 @@ func (m *member) answersNoMiss() (served int) {
 	for _, name := range m.w.names() {
 		got := m.read(name)
 		switch {
-		case got.Code == http.StatusOK && got.Body.String() == m.w.content[name]:
+		case got.Code == http.StatusOK && got.Body.String() == m.w.holds(name):
 			served++
 		case got.Code == http.StatusServiceUnavailable:
 		default:

@@ -38,6 +38,7 @@ type world struct {
 	config  func(*config.Config) // changes every node's configuration; may be nil
 	hosts   byte                 // how many there are
 	members []*member
+	mu      sync.Mutex        // guards content
 	content map[string]string // of the files written, by name
 }
 
@@ -303,9 +304,23 @@ func (w *world) write(first, n int) {
 	w.t.Helper()
 	for i := first; i < first+n; i++ {
 		name := fmt.Sprintf("f%04d", i)
-		w.content[name] = fmt.Sprintf("content of file %d", i)
-		writeFile(w.t, filepath.Join(w.docs, name), w.content[name])
+		writeFile(w.t, filepath.Join(w.docs, name), w.wrote(name, fmt.Sprintf("content of file %d", i)))
 	}
+}
+
+// wrote notes what a file holds and returns it.
+func (w *world) wrote(name, content string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.content[name] = content
+	return content
+}
+
+// holds returns what a file was written with.
+func (w *world) holds(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.content[name]
 }
 
 // names returns the files written, sorted.
@@ -362,7 +377,7 @@ func (m *member) serves(fromPack bool, names ...string) error {
 	}
 	for _, name := range names {
 		got := m.read(name)
-		if got.Code != http.StatusOK || got.Body.String() != m.w.content[name] {
+		if got.Code != http.StatusOK || got.Body.String() != m.w.holds(name) {
 			return fmt.Errorf("%s answers %s: %d %q", m.ip, name, got.Code, got.Body)
 		}
 		if fromPack && got.Header().Get("X-Des-Pack") == "" {
@@ -462,8 +477,7 @@ func (w *world) writeSized(n, bytes int) {
 	w.t.Helper()
 	for i := range n {
 		name := fmt.Sprintf("f%04d", i)
-		w.content[name] = strings.Repeat(fmt.Sprintf("%07d\n", i), bytes/8)
-		writeFile(w.t, filepath.Join(w.docs, name), w.content[name])
+		writeFile(w.t, filepath.Join(w.docs, name), w.wrote(name, strings.Repeat(fmt.Sprintf("%07d\n", i), bytes/8)))
 	}
 }
 

@@ -1,7 +1,6 @@
 package outage
 
 import (
-	"context"
 	"io"
 	"log"
 	"net/http"
@@ -20,6 +19,7 @@ import (
 type faulty struct {
 	t    *testing.T
 	addr string // what the node connects to
+	web  string // and that to
 	tcp  *toxiproxy.Proxy
 	busy atomic.Bool // every request is answered 503 SlowDown
 }
@@ -48,26 +48,34 @@ func newFaulty(t *testing.T, endpoint string) *faulty {
 		forward.ServeHTTP(rw, r)
 	}))
 	t.Cleanup(web.Close)
-	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	f.tcp = toxiproxy.NewProxy(server, "s3", "127.0.0.1:0", strings.TrimPrefix(web.URL, "http://"))
-	if err := f.tcp.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.tcp.Stop)
+	f.web = strings.TrimPrefix(web.URL, "http://")
+	f.addr = "127.0.0.1:0"
+	f.start()
 	f.addr = f.tcp.Listen
+	t.Cleanup(func() { f.tcp.Stop() })
 	return f
 }
 
-// toxic adds a fault to the connections; the returned function takes it away.
+// start begins to pass connections on, without a fault.
+func (f *faulty) start() {
+	f.t.Helper()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	f.tcp = toxiproxy.NewProxy(server, "s3", f.addr, f.web)
+	if err := f.tcp.Start(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// toxic adds a fault to the connections; the returned function takes it away,
+// and them with it: toxiproxy may wait for ever when it takes a fault from
+// connections that were cut.
 func (f *faulty) toxic(json string) (heal func()) {
 	f.t.Helper()
-	added, err := f.tcp.Toxics.AddToxicJson(strings.NewReader(json))
-	if err != nil {
+	if _, err := f.tcp.Toxics.AddToxicJson(strings.NewReader(json)); err != nil {
 		f.t.Fatal(err)
 	}
 	return func() {
-		if err := f.tcp.Toxics.RemoveToxic(context.WithoutCancel(f.t.Context()), added.Name); err != nil {
-			f.t.Error(err)
-		}
+		f.tcp.Stop()
+		f.start()
 	}
 }
