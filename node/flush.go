@@ -59,7 +59,7 @@ func (n *Node) flush() {
 // ends. A node that finds itself removed ends with ErrLeft.
 func (n *Node) followCluster(ctx context.Context) error {
 	_, flushed, _ := n.meta.View().Setting(flushKey)
-	kept := uint64(0) // mark of the settings in the data dir
+	var kept [2]uint64 // mark of the settings in the data dir
 	for {
 		changed := n.meta.Changed() // before the look, so that no change is missed
 		v := n.meta.View()

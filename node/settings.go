@@ -133,20 +133,18 @@ func (n *Node) agreeOnSettings(ctx context.Context) error {
 	return n.keepSettings(n.meta.View())
 }
 
-// settingsMark changes whenever the cluster's settings do. It is cheap: it is
+// settingsMark changes whenever what settingsOf returns does. It is cheap: it is
 // taken at every change of the state machine.
-func settingsMark(v *raftmeta.View) (mark uint64) {
+func settingsMark(v *raftmeta.View) (mark [2]uint64) {
 	for key := range v.Settings(sourcePrefix) {
 		_, modIndex, _ := v.Setting(key)
-		mark = max(mark, modIndex)
+		mark[0] = max(mark[0], modIndex)
 	}
 	for _, key := range []string{storeKey, sourcesKey} {
 		_, modIndex, _ := v.Setting(key)
-		mark = max(mark, modIndex)
+		mark[0] = max(mark[0], modIndex)
 	}
-	for _, m := range v.Members() {
-		mark = max(mark, m.Joined)
-	}
+	mark[1] = uint64(len(v.Members()))
 	return mark
 }
 

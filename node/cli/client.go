@@ -144,6 +144,21 @@ func codeOf(status int) api.Code {
 	return api.CodeInternal
 }
 
+// show sends one request to the node that the command line names and prints the
+// answer: as JSON, or what write writes.
+func show[T any](ctx context.Context, a *app, method, path string, body any, write func(io.Writer, T) error) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	answer, err := call[T](ctx, c, method, path, body)
+	if err != nil {
+		return err
+	}
+	return a.print(answer, func(w io.Writer) error { return write(w, answer) })
+}
+
 // call sends one request and decodes the one JSON object of the answer.
 func call[T any](ctx context.Context, c *client, method, path string, body any) (T, error) {
 	var v T

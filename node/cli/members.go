@@ -51,16 +51,7 @@ func (a *app) members() *cobra.Command {
 nonvoter follows. How long ago a node was HEARD of is known by the leader. JSON has the ids and the addresses whole.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			l, err := call[api.MemberList](cmd.Context(), c, http.MethodGet, api.PathMembers, nil)
-			if err != nil {
-				return err
-			}
-			return a.print(l, func(w io.Writer) error { return writeMembers(w, l) })
+			return show(cmd.Context(), a, http.MethodGet, api.PathMembers, nil, writeMembers)
 		},
 	}
 	a.clients(cmd)

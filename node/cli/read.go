@@ -160,16 +160,7 @@ func (a *app) locate() *cobra.Command {
 		Short: "Print where a file is: its shard and who serves it, its pack and the place inside",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			l, err := call[api.Located](cmd.Context(), c, http.MethodGet, api.PathLocate+escapeName(args[0]), nil)
-			if err != nil {
-				return err
-			}
-			return a.print(l, func(w io.Writer) error { return writeLocated(w, l) })
+			return show(cmd.Context(), a, http.MethodGet, api.PathLocate+escapeName(args[0]), nil, writeLocated)
 		},
 	}
 }

@@ -19,20 +19,11 @@ func (a *app) ring() *cobra.Command {
 any other node asks it first and reads the store itself when it does not answer.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.close()
 			path := api.PathRing
 			if owners {
 				path += "?owners=1"
 			}
-			r, err := call[api.RingInfo](cmd.Context(), c, http.MethodGet, path, nil)
-			if err != nil {
-				return err
-			}
-			return a.print(r, func(w io.Writer) error { return writeRing(w, r) })
+			return show(cmd.Context(), a, http.MethodGet, path, nil, writeRing)
 		},
 	}
 	cmd.Flags().BoolVar(&owners, "owners", false, "with the owner of every shard, and who is asked when it does not answer")

@@ -21,16 +21,7 @@ func (a *app) status() *cobra.Command {
 		Short: "Print how a node is: files by state, packs, caches, what stands still",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			s, err := call[api.Status](cmd.Context(), c, http.MethodGet, api.PathStatus, nil)
-			if err != nil {
-				return err
-			}
-			return a.print(s, func(w io.Writer) error { return writeStatus(w, s) })
+			return show(cmd.Context(), a, http.MethodGet, api.PathStatus, nil, writeStatus)
 		},
 	}
 }

@@ -172,16 +172,7 @@ func (sizeFlag) Type() string { return "SIZE" }
 
 // pace sends one request about the pace and prints the pace that follows.
 func (a *app) pace(cmd *cobra.Command, method, path string, body any) error {
-	c, err := a.client()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	t, err := call[api.Throttle](cmd.Context(), c, method, path, body)
-	if err != nil {
-		return err
-	}
-	return a.print(t, func(w io.Writer) error { return writeThrottle(w, t) })
+	return show(cmd.Context(), a, method, path, body, writeThrottle)
 }
 
 func writeThrottle(w io.Writer, th api.Throttle) error {

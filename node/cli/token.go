@@ -62,16 +62,7 @@ func (a *app) tokenList() *cobra.Command {
 		Short: "Print the join tokens, without their secrets, and who joined by them",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer c.close()
-			l, err := call[api.TokenList](cmd.Context(), c, http.MethodGet, api.PathTokens, nil)
-			if err != nil {
-				return err
-			}
-			return a.print(l, func(w io.Writer) error { return writeTokens(w, l) })
+			return show(cmd.Context(), a, http.MethodGet, api.PathTokens, nil, writeTokens)
 		},
 	}
 }
