@@ -77,8 +77,12 @@ func newConfirmer() *confirmer {
 	return &confirmer{wake: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
-// join waits for the answer to a question that begins after this call.
+// join waits for the answer to a question that begins after this call. Whoever
+// has gone already gets none, however fast it would come.
 func (c *confirmer) join(ctx context.Context) (uint64, error) {
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
+	}
 	c.mu.Lock()
 	if c.next == nil {
 		c.next = &round{done: make(chan struct{})}
