@@ -132,7 +132,7 @@ func add(a *source.Tally, b source.Tally) {
 }
 
 func (n *Node) countRows(ctx context.Context) (c rowCount, err error) {
-	before := time.Now().Add(-n.cfg.Archive.MinAge)
+	before := n.now().Add(-n.cfg.Archive.MinAge)
 	// The manifest first: what becomes safe in the meantime is still pending, and
 	// is seen by the next look.
 	for p := range n.meta.View().Packs() {
@@ -225,7 +225,7 @@ func (r *archiveRun) stalled(now rowCount) error {
 
 // archiveDryRun counts every row once, which a large table takes its time for.
 func (n *Node) archiveDryRun(ctx context.Context, send func(api.ArchiveEvent) error) error {
-	before := time.Now().Add(-n.cfg.Archive.MinAge)
+	before := n.now().Add(-n.cfg.Archive.MinAge)
 	report := api.DryRun{Rest: []api.Rest{}}
 	var total source.Tally
 	for _, s := range n.sources {

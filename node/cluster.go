@@ -203,7 +203,7 @@ func (n *Node) Tokens(context.Context) (api.TokenList, error) {
 	for _, t := range n.meta.View().Tokens() {
 		info := api.TokenInfo{ID: t.ID, State: api.TokenValid, Expires: t.Expires, Uses: t.Uses, UsedBy: t.UsedBy}
 		switch {
-		case !t.Expires.IsZero() && time.Now().After(t.Expires):
+		case !t.Expires.IsZero() && n.now().After(t.Expires):
 			info.State = api.TokenExpired
 		case t.Uses > 0 && len(t.UsedBy) >= int(t.Uses):
 			info.State = api.TokenUsedUp

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/datavision/desnode/node/api"
 	"github.com/datavision/desnode/node/source"
@@ -96,7 +95,7 @@ func (n *Node) Retry(ctx context.Context, req api.RetryRequest) (api.RetryRespon
 	}
 	var errs []error
 	for _, s := range chosen {
-		retried, err := s.Rows.Retry(ctx, source.Selection{Names: req.Names, Code: req.Code}, time.Now())
+		retried, err := s.Rows.Retry(ctx, source.Selection{Names: req.Names, Code: req.Code}, n.now())
 		res.Retried += retried
 		errs = append(errs, err)
 	}

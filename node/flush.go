@@ -29,7 +29,7 @@ func (n *Node) flushAll(ctx context.Context) error {
 	if len(n.meta.View().Members()) < 2 {
 		return nil
 	}
-	b, err := json.Marshal(flushRequest{By: n.id.Node, At: time.Now().UTC()})
+	b, err := json.Marshal(flushRequest{By: n.id.Node, At: n.now().UTC()})
 	if err != nil {
 		return err
 	}

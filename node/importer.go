@@ -45,7 +45,7 @@ func (n *Node) Import(ctx context.Context, req api.ImportRequest, send func(api.
 	if err := n.addRoot(ctx, src.Name, dir); err != nil {
 		return err
 	}
-	im := importer{rows: src.Rows, send: send, now: time.Now, prefix: req.Prefix}
+	im := importer{rows: src.Rows, send: send, now: n.now, prefix: req.Prefix}
 	if len(req.Files) > 0 {
 		err = im.addListed(ctx, dir, req)
 	} else {

@@ -44,7 +44,8 @@ type Node struct {
 	formed   bool     // the data dir was in the cluster before this start
 	known    []string // sources that the cluster had before this start
 	started  time.Time
-	ownPaths []string // real paths of our own files: no root of a source may overlap them
+	now      func() time.Time // the wall clock
+	ownPaths []string         // real paths of our own files: no root of a source may overlap them
 	ready    chan struct{}
 
 	peers     *peers.Peers
@@ -87,6 +88,13 @@ func WithOriginals(of func(source string) source.Originals) Option {
 	return func(n *Node) { n.originals = of }
 }
 
+// WithClock makes now the wall clock by which rows are old enough, verifications
+// fresh, tokens valid. Time-outs and leases follow the machine's own, which never
+// jumps.
+func WithClock(now func() time.Time) Option {
+	return func(n *Node) { n.now = now }
+}
+
 // Networks are what a node listens on and dials with. The zero value of a field
 // is the machine's own.
 type Networks struct {
@@ -106,7 +114,7 @@ func WithNetworks(networks Networks) Option {
 // when another process has it) and the HTTP port, and starts nothing. The
 // caller ends with Close, whether or not it called Run.
 func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Option) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: log, started: time.Now(), ready: make(chan struct{})}
+	n := &Node{cfg: cfg, log: log, started: time.Now(), now: time.Now, ready: make(chan struct{})}
 	for _, o := range options {
 		o(n)
 	}

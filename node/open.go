@@ -234,6 +234,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Logger:     n.log.With("part", "pace"),
 		Nodes:      n.living,
 		Markers:    func() int { return marker.Markers(n.meta.View().Leases()) },
+		Now:        n.now,
 		Registerer: metrics,
 	})
 	if err != nil {
@@ -254,8 +255,12 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Uploads:      n.uploads,
 		OthersKeep:   func() bool { return n.othersDo(config.WorkKeep) },
 		AllSources:   n.hasAllSources,
+		Now:          n.now,
 		Logger:       n.log,
 		Registerer:   metrics,
+
+		ScrubInterval:    n.cfg.Scrub.Interval,
+		ScrubBytesPerDay: int64(n.cfg.Scrub.BytesPerDay),
 	})
 	if err != nil {
 		return err
@@ -274,6 +279,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		MinAge:  n.cfg.Archive.MinAge,
 		Pace:    n.pace.Work(pace.Mark),
 		Stuck:   func(source string) (rows, bytes int64, below func(string) bool) { return n.packer.Stuck(source) },
+		Now:     n.now,
 		Logger:  n.log.With("part", "marker"),
 		Metrics: metrics,
 	})
@@ -297,6 +303,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		PackSize:    int64(n.cfg.Archive.PackSize),
 		MaxWait:     n.cfg.Archive.MaxWait,
 		MaxAttempts: n.cfg.Archive.Attempts,
+		Now:         n.now,
 		Logger:      n.log.With("part", "packer"),
 		Metrics:     metrics,
 	})

@@ -69,7 +69,7 @@ func (n *Node) inDataDir() bool {
 // openPeers takes the ports that other nodes speak to.
 func (n *Node) openPeers(ctx context.Context, metrics *prometheus.Registry) error {
 	if !n.id.Joined {
-		if err := peers.Form(peersDir(n.cfg.DataDir), n.id.Cluster.String(), string(n.id.Node), nil); err != nil {
+		if err := peers.Form(peersDir(n.cfg.DataDir), n.id.Cluster.String(), string(n.id.Node), n.now); err != nil {
 			return fmt.Errorf("form the cluster: %w", err)
 		}
 	}
@@ -90,6 +90,7 @@ func (n *Node) openPeers(ctx context.Context, metrics *prometheus.Registry) erro
 		Seeds:      n.cfg.Seeds,
 		Rendezvous: rendezvous{n},
 		Settings:   n.joinerSettings,
+		Now:        n.now,
 
 		Network:         n.networks.Cluster,
 		GossipTransport: n.networks.Gossip,

@@ -137,7 +137,7 @@ func (n *Node) Backlog(ctx context.Context) (api.Backlog, error) {
 	list := api.Backlog{Sources: []api.SourceBacklog{}}
 	for _, s := range n.sources {
 		sb := api.SourceBacklog{Source: s.Name, Buckets: []api.BacklogBucket{}}
-		buckets, err := s.Rows.Backlog(ctx, backlogBits, source.Due{Now: time.Now()})
+		buckets, err := s.Rows.Backlog(ctx, backlogBits, source.Due{Now: n.now()})
 		if err != nil {
 			sb.Error = err.Error()
 		}

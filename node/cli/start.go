@@ -71,7 +71,7 @@ func newLogger(w io.Writer, level slog.Level) *slog.Logger {
 
 // runNode runs a node until ctx ends, which is no error.
 func runNode(ctx context.Context, cfg config.Config, logger *slog.Logger) error {
-	n, err := node.New(ctx, cfg, logger)
+	n, err := node.New(ctx, cfg, logger, clockOptions()...)
 	if err != nil {
 		return err
 	}

@@ -65,6 +65,8 @@ type Config struct {
 	Sources map[string]Source // by short name
 	Archive Archive
 	Work    []string // what this node takes part in, of AllWork
+	Backup  Backup
+	Scrub   Scrub
 	Cache   Cache
 	Log     Log
 	Joined  bool // what is left out comes from the cluster that the node joined
@@ -133,6 +135,19 @@ type Pace struct {
 	Windows        []string // when work is allowed: "Mon-Fri 22:00-06:00 Europe/Warsaw"
 }
 
+// Backup is how often the manifest is written to the store, and for how long.
+type Backup struct {
+	Every    time.Duration // 0: never by itself
+	Keep     int           // of the newest
+	KeepDays int           // days for which one a day is kept beside them
+}
+
+// Scrub is how packs are read back again and again.
+type Scrub struct {
+	Interval    time.Duration // since a pack was verified, before it is again
+	BytesPerDay Size          // in the whole cluster
+}
+
 // Cache caps memory. Both are hard.
 type Cache struct {
 	Index Size // indexes of packs
@@ -177,9 +192,11 @@ func Default(dataDir string) Config {
 			DeleteGrace: 720 * time.Hour,
 			Attempts:    5,
 		},
-		Work:  AllWork(),
-		Cache: Cache{Index: 256 * MiB, Data: 256 * MiB},
-		Log:   Log{Level: "info"},
+		Work:   AllWork(),
+		Backup: Backup{Every: time.Hour, Keep: 48, KeepDays: 30},
+		Scrub:  Scrub{Interval: 30 * 24 * time.Hour, BytesPerDay: 256 * GiB},
+		Cache:  Cache{Index: 256 * MiB, Data: 256 * MiB},
+		Log:    Log{Level: "info"},
 	}
 }
 

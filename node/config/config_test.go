@@ -48,7 +48,9 @@ func TestNothingConfiguredIsTheDocumentedDefault(t *testing.T) {
 		"archive.delete_source": "false", "archive.delete_grace": "720h", "archive.attempts": "5",
 		"archive.files_per_second": "0", "archive.files_per_day": "0", "archive.bytes_per_second": "0B", "archive.bytes_per_day": "0B",
 		"archive.windows": "",
-		"work":            "mark,pack,keep", "cache.index": "256MiB", "cache.data": "256MiB", "log.level": "info",
+		"work":            "mark,pack,keep",
+		"backup.every":    "1h", "backup.keep": "48", "backup.keep_days": "30", "scrub.interval": "720h", "scrub.bytes_per_day": "256GiB",
+		"cache.index": "256MiB", "cache.data": "256MiB", "log.level": "info",
 	}
 	got := map[string]string{}
 	for _, v := range c.Values() {

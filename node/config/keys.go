@@ -270,6 +270,37 @@ func otherKeys() []Key {
 			get: func(c Config, _ place) string { return strings.Join(c.Work, ",") },
 		},
 		{
+			Name: "backup.every", Doc: "how often the manifest is written to the store when it has changed, 0: never by itself",
+			set: duration(func(c *Config) *time.Duration { return &c.Backup.Every }),
+			get: func(c Config, _ place) string { return formatDuration(c.Backup.Every) },
+		},
+		{
+			Name: "backup.keep", Doc: "how many of the newest backups are kept",
+			set: func(c *Config, _ place, v any) (err error) {
+				c.Backup.Keep, err = asInt(v)
+				return err
+			},
+			get: func(c Config, _ place) string { return strconv.Itoa(c.Backup.Keep) },
+		},
+		{
+			Name: "backup.keep_days", Doc: "for how many days one backup a day is kept beside them",
+			set: func(c *Config, _ place, v any) (err error) {
+				c.Backup.KeepDays, err = asInt(v)
+				return err
+			},
+			get: func(c Config, _ place) string { return strconv.Itoa(c.Backup.KeepDays) },
+		},
+		{
+			Name: "scrub.interval", Doc: "how long ago a pack was read back whole before it is again",
+			set: duration(func(c *Config) *time.Duration { return &c.Scrub.Interval }),
+			get: func(c Config, _ place) string { return formatDuration(c.Scrub.Interval) },
+		},
+		{
+			Name: "scrub.bytes_per_day", Doc: "bytes of packs read back again a day in the whole cluster",
+			set: size(func(c *Config) *Size { return &c.Scrub.BytesPerDay }),
+			get: func(c Config, _ place) string { return c.Scrub.BytesPerDay.String() },
+		},
+		{
 			Name: "cache.index", Doc: "memory for the indexes of packs, a hard cap",
 			set: size(func(c *Config) *Size { return &c.Cache.Index }),
 			get: func(c Config, _ place) string { return c.Cache.Index.String() },

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/datavision/desnode/node/pace"
 )
@@ -31,6 +32,7 @@ func (c Config) Validate() error {
 		c.validateSources(),
 		c.validateArchive(),
 		c.validateWork(),
+		c.validateUpkeep(),
 	)
 }
 
@@ -49,6 +51,33 @@ func (c Config) validateAddresses() error {
 	}
 	return errors.Join(errs...)
 }
+
+func (c Config) validateUpkeep() error {
+	var errs []error
+	if c.Backup.Every < 0 || c.Backup.Every > 0 && c.Backup.Every < minBackupEvery {
+		errs = append(errs, invalid("backup.every", "%s is shorter than %s; 0 switches backups off", c.Backup.Every, minBackupEvery))
+	}
+	if c.Backup.Keep < 1 {
+		errs = append(errs, invalid("backup.keep", "%d: at least the newest backup is kept", c.Backup.Keep))
+	}
+	if c.Backup.KeepDays < 0 {
+		errs = append(errs, invalid("backup.keep_days", "%d is negative", c.Backup.KeepDays))
+	}
+	if c.Scrub.Interval < minScrubInterval {
+		errs = append(errs, invalid("scrub.interval", "%s is shorter than %s", c.Scrub.Interval, minScrubInterval))
+	}
+	if c.Scrub.BytesPerDay < 1 {
+		errs = append(errs, invalid("scrub.bytes_per_day", "packs must be read back some day"))
+	}
+	return errors.Join(errs...)
+}
+
+// Least values: a backup is a pass through the whole manifest, and a scrub reads
+// every byte of the store.
+const (
+	minBackupEvery   = time.Second
+	minScrubInterval = time.Hour
+)
 
 func (c Config) validateStore() error {
 	const instead = "write file:///folder or s3://bucket/prefix"
