@@ -9,13 +9,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // load sends reads at a constant rate, whatever the answers do: each has its
 // moment, and its latency counts from that moment on. A load that waits for
 // answers would send least when the cluster is slowest and call it fast.
 type load struct {
-	files []*file
+	files []*rig.File
 	rate  int // reads a second over all targets together
 	seed  uint64
 
@@ -25,7 +27,7 @@ type load struct {
 
 // target is a node that reads are sent to until it is retired.
 type target struct {
-	node    *node
+	node    *rig.Node
 	retired atomic.Bool
 	stop    context.CancelFunc // lets go of the reads under way
 	ctx     context.Context
@@ -35,7 +37,7 @@ type target struct {
 type sample struct {
 	at      time.Duration // its moment, from the start of the load
 	took    time.Duration // from that moment to the last byte
-	node    *node
+	node    *rig.Node
 	outcome outcome
 	note    string // what went wrong
 }
@@ -51,7 +53,7 @@ const (
 )
 
 // newLoad prepares a load on nodes.
-func newLoad(ctx context.Context, files []*file, rate int, seed uint64, nodes ...*node) *load {
+func newLoad(ctx context.Context, files []*rig.File, rate int, seed uint64, nodes ...*rig.Node) *load {
 	l := &load{files: files, rate: rate, seed: seed}
 	for _, n := range nodes {
 		t := &target{node: n}
@@ -63,7 +65,7 @@ func newLoad(ctx context.Context, files []*file, rate int, seed uint64, nodes ..
 
 // retire sends no more reads to a node and lets go of those under way. It is
 // called right before the node is killed or frozen.
-func (l *load) retire(n *node) {
+func (l *load) retire(n *rig.Node) {
 	for _, t := range l.targets {
 		if t.node == n {
 			t.retired.Store(true)
@@ -103,7 +105,7 @@ func (l *load) run(ctx context.Context, length time.Duration, events ...event) e
 	var reads sync.WaitGroup
 	for i := range count {
 		at := time.Duration(float64(i) / float64(l.rate) * float64(time.Second))
-		if wait := at - time.Since(start); wait > 0 && pause(ctx, wait) != nil {
+		if wait := at - time.Since(start); wait > 0 && rig.Pause(ctx, wait) != nil {
 			break
 		}
 		t, f := l.pick(i), l.files[rnd.IntN(len(l.files))]
@@ -122,7 +124,7 @@ func (l *load) run(ctx context.Context, length time.Duration, events ...event) e
 // happen does each event in its moment.
 func (l *load) happen(ctx context.Context, start time.Time, events []event) error {
 	for _, e := range events {
-		if err := pause(ctx, e.at-time.Since(start)); err != nil {
+		if err := rig.Pause(ctx, e.at-time.Since(start)); err != nil {
 			return err
 		}
 		if err := e.do(); err != nil {
@@ -142,22 +144,22 @@ func (l *load) pick(i int) *target {
 	return nil
 }
 
-func (t *target) read(moment time.Time, f *file) sample {
-	ctx, cancel := context.WithTimeout(t.ctx, readWithin)
+func (t *target) read(moment time.Time, f *rig.File) sample {
+	ctx, cancel := context.WithTimeout(t.ctx, rig.ReadWithin)
 	defer cancel()
-	a := t.node.read(ctx, f)
+	a := t.node.Read(ctx, f)
 	s := sample{took: time.Since(moment), node: t.node, outcome: goodRead}
 	switch {
-	case a.wrong():
+	case a.Wrong():
 		s.outcome = wrongRead
-	case a.right:
+	case a.Right:
 		return s
 	case t.retired.Load():
 		s.outcome = letRead
 	default:
 		s.outcome = failedRead
 	}
-	s.note = fmt.Sprintf("%s through %s: %s after %s", f.name, t.node.name, a, s.took.Round(time.Millisecond))
+	s.note = fmt.Sprintf("%s through %s: %s after %s", f.Name, t.node.Name, a, s.took.Round(time.Millisecond))
 	return s
 }
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // pipes is a listener whose connections are pipes, which virtual time knows.
@@ -42,15 +44,15 @@ func (p *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 }
 
 // serving returns a node that answers as handler does, inside a bubble.
-func serving(t *testing.T, name string, handler http.HandlerFunc) *node {
+func serving(t *testing.T, name string, handler http.HandlerFunc) *rig.Node {
 	t.Helper()
 	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	srv := &http.Server{Handler: handler}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(p) }()
-	n := &node{name: name, base: "http://" + name, client: &http.Client{Transport: &http.Transport{DialContext: p.dial, MaxIdleConnsPerHost: 256}}}
+	n := &rig.Node{Name: name, Base: "http://" + name, Client: &http.Client{Transport: &http.Transport{DialContext: p.dial, MaxIdleConnsPerHost: 256}}}
 	t.Cleanup(func() {
-		n.client.CloseIdleConnections()
+		n.Client.CloseIdleConnections()
 		if err := srv.Close(); err != nil {
 			t.Error(err)
 		}
@@ -62,19 +64,19 @@ func serving(t *testing.T, name string, handler http.HandlerFunc) *node {
 }
 
 // contents answers for files.
-func contents(files []*file) http.HandlerFunc {
-	by := map[string]*file{}
+func contents(files []*rig.File) http.HandlerFunc {
+	by := map[string]*rig.File{}
 	for _, f := range files {
-		by["/files/"+f.name] = f
+		by["/files/"+f.Name] = f
 	}
-	return func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(by[r.URL.Path].content()) }
+	return func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(by[r.URL.Path].Content()) }
 }
 
 // A node that stalls for two seconds delays all reads that were due meanwhile,
 // also those that a generator waiting for answers would not have sent.
 func TestLoadCountsFromTheMomentAReadWasDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newFiles(1, "f", 10, always(100))
+		files := rig.NewFiles(1, "f", 10, rig.Always(100))
 		answer := contents(files)
 		began := time.Now()
 		n := serving(t, "n1", func(w http.ResponseWriter, r *http.Request) {
@@ -110,7 +112,7 @@ func TestLoadCountsFromTheMomentAReadWasDue(t *testing.T) {
 
 func TestLoadLetsGoOfARetiredNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newFiles(1, "f", 10, always(100))
+		files := rig.NewFiles(1, "f", 10, rig.Always(100))
 		answer := contents(files)
 		var frozen atomic.Bool
 		one := serving(t, "n1", answer)
@@ -130,7 +132,7 @@ func TestLoadLetsGoOfARetiredNode(t *testing.T) {
 		}
 		count := map[string]int{}
 		for _, s := range l.samples {
-			count[fmt.Sprintf("%s %d", s.node.name, s.outcome)]++
+			count[fmt.Sprintf("%s %d", s.node.Name, s.outcome)]++
 		}
 		// 40 reads: 21 before the retirement, of n2 5 before it froze and 5 after.
 		want := map[string]int{
@@ -165,7 +167,7 @@ func TestLoadTellsWrongFromFailed(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				l := newLoad(t.Context(), newFiles(1, "f", 1, always(100)), 1, 1, serving(t, "n1", tc.answer))
+				l := newLoad(t.Context(), rig.NewFiles(1, "f", 1, rig.Always(100)), 1, 1, serving(t, "n1", tc.answer))
 				if err := l.run(t.Context(), time.Second); err != nil {
 					t.Fatal(err)
 				}
@@ -179,10 +181,10 @@ func TestLoadTellsWrongFromFailed(t *testing.T) {
 
 func TestLoadEndsWithAFailedEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := newFiles(1, "f", 1, always(1))
+		files := rig.NewFiles(1, "f", 1, rig.Always(1))
 		l := newLoad(t.Context(), files, 10, 1, serving(t, "n1", contents(files)))
-		err := l.run(t.Context(), time.Hour, event{time.Second, func() error { return errEnded }})
-		if !errors.Is(err, errEnded) {
+		err := l.run(t.Context(), time.Hour, event{time.Second, func() error { return rig.ErrEnded }})
+		if !errors.Is(err, rig.ErrEnded) {
 			t.Errorf("%v", err)
 		}
 		if s := l.samples[len(l.samples)-1]; s.outcome != unsentRead {

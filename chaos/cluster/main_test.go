@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -47,7 +49,7 @@ func TestReportIsMissedByOneWrong(t *testing.T) {
 		{"one wrong", func(r *report) { r.never("lost files"); r.wrongly("lost files", "a/%d", 7) }, false, "a/7"},
 		{"wrong without a promise", func(r *report) { r.hold(true, "x", "y", "z"); r.wrongly("lost files", "a") }, false, "lost files"},
 		{"bar missed", func(r *report) { r.never("lost files"); r.hold(false, "speed", "1", "0.5") }, false, "MISSED"},
-		{"could not go on", func(r *report) { r.never("lost files"); r.fail(errTimeout) }, false, "waited in vain"},
+		{"could not go on", func(r *report) { r.never("lost files"); r.fail(rig.ErrTimeout) }, false, "waited in vain"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := &report{Scenario: "s"}

@@ -89,39 +89,3 @@ func (t *trial) logf(format string, args ...any) {
 	defer t.mu.Unlock()
 	say(t.log, "  %s %s: %s\n", time.Now().Format("15:04:05.000"), t.rep.Scenario, fmt.Sprintf(format, args...))
 }
-
-// pause waits, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
-
-// errTimeout: what was waited for did not come.
-var errTimeout = errors.New("waited in vain")
-
-// await asks again and again until done is nil or the time is over; then the
-// error says what was missing last.
-func await(ctx context.Context, what string, within time.Duration, done func(context.Context) error) error {
-	const every = 50 * time.Millisecond
-	deadline := time.Now().Add(within)
-	for {
-		err := done(ctx)
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return fmt.Errorf("%s: %w", what, context.Cause(ctx))
-		case time.Now().After(deadline):
-			return fmt.Errorf("%w for %s, %s: %w", errTimeout, within, what, err)
-		}
-		if err := pause(ctx, every); err != nil {
-			return err
-		}
-	}
-}

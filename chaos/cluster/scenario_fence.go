@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // largePacks hold all files of a scenario in one pack, which takes a moment.
@@ -41,81 +43,81 @@ func (t *trial) fence(ctx context.Context, stage string) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.grow(ctx, 3); err != nil {
+	defer c.Close()
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
-	files := newFiles(t.seed, "files", 100, always(4<<20))
-	if err := c.imported(ctx, c.nodes[0], files); err != nil {
+	files := rig.NewFiles(t.seed, "files", 100, rig.Always(4<<20))
+	if err := c.Imported(ctx, c.Nodes[0], files); err != nil {
 		return err
 	}
-	first := begin(ctx, func(ctx context.Context) error { return c.archived(ctx, c.nodes[0]) })
-	defer first.end()
+	first := rig.Begin(ctx, func(ctx context.Context) error { return c.Archived(ctx, c.Nodes[0]) })
+	defer first.End()
 	holder, held, err := c.holder(ctx, stage)
 	if err != nil {
 		return err
 	}
-	if err := holder.freeze(); err != nil {
+	if err := holder.Freeze(); err != nil {
 		return err
 	}
-	rest := c.others(holder)
+	rest := c.Others(holder)
 	began := time.Now()
-	t.logf("%s is frozen while %s range %s under lease %s", holder.name, stage, held.Job.Range, held.Token)
-	if packs, err := rest[0].packs(ctx); err != nil || len(packs) > 0 {
+	t.logf("%s is frozen while %s range %s under lease %s", holder.Name, stage, held.Job.Range, held.Token)
+	if packs, err := rest[0].Packs(ctx); err != nil || len(packs) > 0 {
 		return fmt.Errorf("the holder was frozen too late: %d packs, %w", len(packs), err)
 	}
-	first.end() // it may have asked the frozen node
-	second := begin(ctx, func(ctx context.Context) error { return c.archived(ctx, rest[0]) })
-	defer second.end()
+	first.End() // it may have asked the frozen node
+	second := rig.Begin(ctx, func(ctx context.Context) error { return c.Archived(ctx, rest[0]) })
+	defer second.End()
 	if err := c.packed(ctx, len(files)); err != nil {
 		return err
 	}
 	t.rep.figure("until another node had packed the range, frozen while "+stage, "%.1fs", time.Since(began).Seconds())
-	if err := second.wait(); err != nil {
+	if err := second.Wait(); err != nil {
 		return err
 	}
 	return t.thawed(ctx, c, holder, held, files)
 }
 
 // holder waits for a packing lease whose holder is at that stage.
-func (c *cluster) holder(ctx context.Context, stage string) (holder *node, held lease, err error) {
+func (c *cluster) holder(ctx context.Context, stage string) (holder *rig.Node, held rig.Lease, err error) {
 	const every = 2 * time.Millisecond
-	ask := c.nodes[0]
+	ask := c.Nodes[0]
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-		leases, err := ask.leases(ctx)
+		leases, err := ask.Leases(ctx)
 		if err != nil {
-			return nil, lease{}, err
+			return nil, rig.Lease{}, err
 		}
 		for _, l := range leases {
 			if l.Job.Kind != "pack" {
 				continue
 			}
 			if stage == "uploading" {
-				announced, err := ask.announced(ctx, l.Token)
+				announced, err := announced(ctx, ask, l.Token)
 				if err != nil {
-					return nil, lease{}, err
+					return nil, rig.Lease{}, err
 				}
 				if !announced {
 					continue
 				}
 			}
-			for _, n := range c.nodes {
-				if n.id == l.Holder {
+			for _, n := range c.Nodes {
+				if n.ID == l.Holder {
 					return n, l, nil
 				}
 			}
 		}
-		if err := pause(ctx, every); err != nil {
-			return nil, lease{}, err
+		if err := rig.Pause(ctx, every); err != nil {
+			return nil, rig.Lease{}, err
 		}
 	}
-	return nil, lease{}, fmt.Errorf("%w: a packing lease", errTimeout)
+	return nil, rig.Lease{}, fmt.Errorf("%w: a packing lease", rig.ErrTimeout)
 }
 
 // announced reports whether an upload under that token has begun.
-func (n *node) announced(ctx context.Context, token string) (bool, error) {
-	var s status
-	if err := n.get(ctx, "/cluster/status", &s); err != nil {
+func announced(ctx context.Context, n *rig.Node, token string) (bool, error) {
+	var s rig.Status
+	if err := n.Get(ctx, "/cluster/status", &s); err != nil {
 		return false, err
 	}
 	for _, u := range s.Uploads {
@@ -128,7 +130,7 @@ func (n *node) announced(ctx context.Context, token string) (bool, error) {
 
 // packed waits until that many rows are PACKED.
 func (c *cluster) packed(ctx context.Context, count int) error {
-	return await(ctx, "all rows are PACKED", expiryWithin, func(ctx context.Context) error {
+	return rig.Await(ctx, "all rows are PACKED", expiryWithin, func(ctx context.Context) error {
 		states, err := c.states(ctx)
 		if err == nil && states["PACKED"]+states["DELETED_SOURCE"] != count {
 			err = fmt.Errorf("they are %v", states)
@@ -138,39 +140,39 @@ func (c *cluster) packed(ctx context.Context, count int) error {
 }
 
 // thawed lets the holder go on, and looks for what it should have noticed.
-func (t *trial) thawed(ctx context.Context, c *cluster, holder *node, held lease, files []*file) error {
-	if err := holder.thaw(); err != nil {
+func (t *trial) thawed(ctx context.Context, c *cluster, holder *rig.Node, held rig.Lease, files []*rig.File) error {
+	if err := holder.Thaw(); err != nil {
 		return err
 	}
-	err := await(ctx, "the holder's log names the lost lease", 30*time.Second, func(context.Context) error {
+	err := rig.Await(ctx, "the holder's log names the lost lease", 30*time.Second, func(context.Context) error {
 		found := false
-		err := holder.scanLog(func(_ logLine, raw []byte) {
+		err := holder.ScanLog(func(_ rig.LogLine, raw []byte) {
 			found = found || bytes.Contains(raw, []byte(held.Token)) && strings.Contains(string(raw), "lease is not live")
 		})
 		if err == nil && !found {
-			err = errNotLogged
+			err = rig.ErrNotLogged
 		}
 		return err
 	})
-	if errors.Is(err, errNotLogged) {
-		t.rep.wrongly(silentFenced, "%s, lease %s", holder.name, held.Token)
+	if errors.Is(err, rig.ErrNotLogged) {
+		t.rep.wrongly(silentFenced, "%s, lease %s", holder.Name, held.Token)
 	} else if err != nil {
 		return err
 	}
-	if err := c.settled(ctx, settleWithin, c.nodes...); err != nil {
+	if err := c.Settled(ctx, rig.SettleWithin, c.Nodes...); err != nil {
 		return err
 	}
-	if err := c.caughtUp(ctx, c.others(holder)[0], c.nodes...); err != nil {
+	if err := c.CaughtUp(ctx, c.Others(holder)[0], c.Nodes...); err != nil {
 		return err
 	}
-	packs, err := c.others(holder)[0].packs(ctx)
+	packs, err := c.Others(holder)[0].Packs(ctx)
 	if err != nil {
 		return err
 	}
 	for _, p := range packs {
 		if p.Token == held.Token {
-			t.rep.wrongly(fencedPacks, "pack %s under lease %s of %s", p.ID, held.Token, holder.name)
+			t.rep.wrongly(fencedPacks, "pack %s under lease %s of %s", p.ID, held.Token, holder.Name)
 		}
 	}
-	return c.whole(ctx, files, c.nodes...)
+	return c.whole(ctx, files, c.Nodes...)
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 const removedReturned = "times a removed node was taken for alive"
@@ -22,27 +24,27 @@ func runFounder(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.grow(ctx, 3); err != nil {
+	defer c.Close()
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
-	files := newFiles(t.seed, "first", count, small)
-	if err := errors.Join(c.fill(ctx, c.nodes[0], files), c.caughtUp(ctx, c.nodes[0], c.nodes...)); err != nil {
+	files := rig.NewFiles(t.seed, "first", count, rig.Small)
+	if err := errors.Join(c.Fill(ctx, c.Nodes[0], files), c.CaughtUp(ctx, c.Nodes[0], c.Nodes...)); err != nil {
 		return err
 	}
-	founder, second := c.nodes[0], c.nodes[1]
+	founder, second := c.Nodes[0], c.Nodes[1]
 	if t.short { // else the others wait half a minute for a lease of the dead
 		if err := c.idle(ctx, founder); err != nil {
 			return err
 		}
 	}
-	if err := founder.kill(); err != nil {
+	if err := founder.Kill(); err != nil {
 		return err
 	}
 	began := time.Now()
-	if err := await(ctx, "the others have a leader", time.Minute, func(ctx context.Context) error {
-		l, err := second.members(ctx)
-		if err == nil && (l.Leader == "" || l.Leader == founder.id || !l.Quorum) {
+	if err := rig.Await(ctx, "the others have a leader", time.Minute, func(ctx context.Context) error {
+		l, err := second.Members(ctx)
+		if err == nil && (l.Leader == "" || l.Leader == founder.ID || !l.Quorum) {
 			err = errors.New("none yet")
 		}
 		return err
@@ -50,22 +52,22 @@ func runFounder(ctx context.Context, t *trial) error {
 		return err
 	}
 	t.rep.figure("from the founder's death to another leader, as another node sees it", "%.1fs", time.Since(began).Seconds())
-	fourth, err := c.join(ctx, second)
+	fourth, err := c.Join(ctx, second)
 	if err != nil {
 		return err
 	}
-	rest := c.others(founder)
-	if err := c.settled(ctx, settleWithin, rest...); err != nil {
+	rest := c.Others(founder)
+	if err := c.Settled(ctx, rig.SettleWithin, rest...); err != nil {
 		return err
 	}
-	t.rep.hold(true, "a node joins after the founder's death", "it does", "%s by a token of %s", fourth.name, second.name)
-	more := newFiles(t.seed, "second", count/2, small)
-	if err := c.fill(ctx, fourth, more); err != nil {
+	t.rep.hold(true, "a node joins after the founder's death", "it does", "%s by a token of %s", fourth.Name, second.Name)
+	more := rig.NewFiles(t.seed, "second", count/2, rig.Small)
+	if err := c.Fill(ctx, fourth, more); err != nil {
 		return err
 	}
 	// As long as gossip believes it alive, it is not removed.
-	if err := await(ctx, "the founder is removed", time.Minute, func(ctx context.Context) error {
-		_, err := second.cli(ctx, "members", "remove", founder.id)
+	if err := rig.Await(ctx, "the founder is removed", time.Minute, func(ctx context.Context) error {
+		_, err := second.CLI(ctx, "members", "remove", founder.ID)
 		return err
 	}); err != nil {
 		return err
@@ -73,18 +75,18 @@ func runFounder(ctx context.Context, t *trial) error {
 	if err := t.returns(ctx, founder, rest, watch); err != nil {
 		return err
 	}
-	if err := c.caughtUp(ctx, fourth, rest...); err != nil {
+	if err := c.CaughtUp(ctx, fourth, rest...); err != nil {
 		return err
 	}
 	return c.whole(ctx, append(files, more...), rest...)
 }
 
 // idle waits until a node holds no lease.
-func (c *cluster) idle(ctx context.Context, n *node) error {
-	return await(ctx, n.name+" holds no lease", time.Minute, func(ctx context.Context) error {
-		leases, err := n.leases(ctx)
+func (c *cluster) idle(ctx context.Context, n *rig.Node) error {
+	return rig.Await(ctx, n.Name+" holds no lease", time.Minute, func(ctx context.Context) error {
+		leases, err := n.Leases(ctx)
 		for _, l := range leases {
-			if l.Holder == n.id {
+			if l.Holder == n.ID {
 				err = fmt.Errorf("%s for %s", l.Token, l.Job.Kind)
 			}
 		}
@@ -98,13 +100,13 @@ const endsWithin = 30 * time.Second
 
 // returns starts a node that was removed and watches what the others make of
 // it until it ends, and for a time after.
-func (t *trial) returns(ctx context.Context, removed *node, rest []*node, watch time.Duration) error {
+func (t *trial) returns(ctx context.Context, removed *rig.Node, rest []*rig.Node, watch time.Duration) error {
 	t.rep.never(removedReturned)
-	err := await(ctx, "all know of the removal", time.Minute, func(ctx context.Context) error {
+	err := rig.Await(ctx, "all know of the removal", time.Minute, func(ctx context.Context) error {
 		for _, n := range rest {
-			l, err := n.members(ctx)
-			if err == nil && !slices.Contains(l.Removed, removed.id) {
-				err = fmt.Errorf("%s does not", n.name)
+			l, err := n.Members(ctx)
+			if err == nil && !slices.Contains(l.Removed, removed.ID) {
+				err = fmt.Errorf("%s does not", n.Name)
 			}
 			if err != nil {
 				return err
@@ -115,32 +117,32 @@ func (t *trial) returns(ctx context.Context, removed *node, rest []*node, watch 
 	if err != nil {
 		return err
 	}
-	if err := removed.start("start"); err != nil {
+	if err := removed.Start("start"); err != nil {
 		return err
 	}
 	began := time.Now()
 	ended := time.Duration(0)
 	for time.Since(began) < endsWithin && (ended == 0 || time.Since(began) < ended+watch) {
-		if ended == 0 && !removed.running() {
+		if ended == 0 && !removed.Running() {
 			ended = time.Since(began)
 		}
 		for _, n := range rest {
-			l, err := n.members(ctx)
+			l, err := n.Members(ctx)
 			if err != nil {
 				return err
 			}
 			for _, m := range l.Members {
-				if m.Node == removed.id && m.Alive {
-					t.rep.wrongly(removedReturned, "%s lists it: %+v", n.name, m)
+				if m.Node == removed.ID && m.Alive {
+					t.rep.wrongly(removedReturned, "%s lists it: %+v", n.Name, m)
 				}
 			}
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := rig.Pause(ctx, 200*time.Millisecond); err != nil {
 			return err
 		}
 	}
 	said := false
-	err = removed.scanLog(func(_ logLine, raw []byte) {
+	err = removed.ScanLog(func(_ rig.LogLine, raw []byte) {
 		said = said || strings.Contains(string(raw), "removed from the cluster")
 	})
 	t.rep.hold(ended > 0, "the removed node ends by itself", "within 30 s", "%t, after %.1fs", ended > 0, ended.Seconds())

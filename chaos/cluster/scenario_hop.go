@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // The bars of a read through a node that does not own the file, in times of
@@ -46,8 +48,8 @@ func runHop(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.grow(ctx, 3); err != nil {
+	defer c.Close()
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
 	t.rep.never(hopWrong)
@@ -57,11 +59,11 @@ func runHop(ctx context.Context, t *trial) error {
 		Head:  []string{"size", "files", "owner p50", "p99", "through another, first time: p50", "p99", "times the owner's", "again: p50", "p99", "times the owner's"},
 	}
 	for i, size := range t.hopSizes() {
-		files := newFiles(t.seed, fmt.Sprintf("size-%d", i), size.files, always(size.bytes))
-		if err := c.fill(ctx, c.nodes[0], files); err != nil {
+		files := rig.NewFiles(t.seed, fmt.Sprintf("size-%d", i), size.files, rig.Always(size.bytes))
+		if err := c.Fill(ctx, c.Nodes[0], files); err != nil {
 			return err
 		}
-		if err := c.caughtUp(ctx, c.nodes[0], c.nodes...); err != nil {
+		if err := c.CaughtUp(ctx, c.Nodes[0], c.Nodes...); err != nil {
 			return err
 		}
 		row, err := t.hops(ctx, c, size, files)
@@ -75,27 +77,27 @@ func runHop(ctx context.Context, t *trial) error {
 }
 
 // hops measures one size.
-func (t *trial) hops(ctx context.Context, c *cluster, size hopSize, files []*file) (row []string, err error) {
-	owner, through := c.nodes[0], c.nodes[1]
-	var owned []*file
+func (t *trial) hops(ctx context.Context, c *cluster, size hopSize, files []*rig.File) (row []string, err error) {
+	owner, through := c.Nodes[0], c.Nodes[1]
+	var owned []*rig.File
 	for _, f := range files {
-		l, err := through.locate(ctx, f.name)
+		l, err := through.Locate(ctx, f.Name)
 		if err != nil {
 			return nil, err
 		}
-		if l.Owner == owner.id {
+		if l.Owner == owner.ID {
 			owned = append(owned, f)
 		}
 	}
 	if len(owned) == 0 {
-		return nil, fmt.Errorf("%s owns none of %d files", owner.name, len(files))
+		return nil, fmt.Errorf("%s owns none of %d files", owner.Name, len(files))
 	}
 	for range 2 { // the second read finds the record in memory
 		for _, f := range owned {
 			t.timed(ctx, owner, f)
 		}
 	}
-	before, err := through.routes(ctx)
+	before, err := routes(ctx, through)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +108,7 @@ func (t *trial) hops(ctx context.Context, c *cluster, size hopSize, files []*fil
 		some := rest[:min(block, len(rest))]
 		rest = rest[len(some):]
 		for _, pass := range []struct {
-			n   *node
+			n   *rig.Node
 			out *[]time.Duration
 		}{{owner, &direct}, {through, &hop}, {through, &again}} {
 			for _, f := range some {
@@ -114,7 +116,7 @@ func (t *trial) hops(ctx context.Context, c *cluster, size hopSize, files []*fil
 			}
 		}
 	}
-	after, err := through.routes(ctx)
+	after, err := routes(ctx, through)
 	if err != nil {
 		return nil, err
 	}
@@ -135,12 +137,12 @@ func (t *trial) hops(ctx context.Context, c *cluster, size hopSize, files []*fil
 func times(a, b time.Duration) float64 { return float64(a) / float64(b) }
 
 // timed reads one file and returns how long it took.
-func (t *trial) timed(ctx context.Context, n *node, f *file) time.Duration {
+func (t *trial) timed(ctx context.Context, n *rig.Node, f *rig.File) time.Duration {
 	began := time.Now()
-	a := n.read(ctx, f)
+	a := n.Read(ctx, f)
 	took := time.Since(began)
-	if !a.right {
-		t.rep.wrongly(hopWrong, "%s through %s: %s", f.name, n.name, a)
+	if !a.Right {
+		t.rep.wrongly(hopWrong, "%s through %s: %s", f.Name, n.Name, a)
 	}
 	return took
 }
@@ -163,13 +165,13 @@ func (t *trial) judgeRoutes(size hopSize, files int, before, after map[string]in
 }
 
 // routes returns how many reads went which way, by the node's own metrics.
-func (n *node) routes(ctx context.Context) (map[string]int, error) {
+func routes(ctx context.Context, n *rig.Node) (map[string]int, error) {
 	const family = `des_router_routes_total{route="`
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+"/metrics", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Base+"/metrics", nil)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := n.client.Do(req)
+	resp, err := n.Client.Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +186,7 @@ func (n *node) routes(ctx context.Context) (map[string]int, error) {
 		route, value, _ := strings.Cut(rest, `"} `)
 		count, err := strconv.ParseFloat(value, 64)
 		if err != nil {
-			return nil, fmt.Errorf("metrics of %s: %q: %w", n.name, lines.Text(), err)
+			return nil, fmt.Errorf("metrics of %s: %q: %w", n.Name, lines.Text(), err)
 		}
 		routes[route] = int(count)
 	}

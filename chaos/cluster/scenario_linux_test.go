@@ -6,6 +6,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/datavision/desnode/chaos/rig"
+	"github.com/datavision/desnode/chaos/rig/rigtest"
 )
 
 // TestScenarios runs the scenarios in seconds, all at once: they wait far more
@@ -15,7 +18,7 @@ func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short leaves out processes")
 	}
-	if ranAsRoot(t) {
+	if rigtest.RanAsRoot(t) {
 		return
 	}
 	o := options{bin: filepath.Join(t.TempDir(), "desnode"), seed: 1, short: true}
@@ -27,7 +30,7 @@ func TestScenarios(t *testing.T) {
 		s    scenario
 		log  bytes.Buffer // read after task
 		rep  *report      // likewise
-		task *task
+		task *rig.Task
 	}
 	var runs []*run
 	for _, s := range scenarios() {
@@ -35,16 +38,16 @@ func TestScenarios(t *testing.T) {
 			continue
 		}
 		r := &run{s: s}
-		r.task = begin(t.Context(), func(ctx context.Context) error {
+		r.task = rig.Begin(t.Context(), func(ctx context.Context) error {
 			r.rep = o.try(ctx, s, &r.log)
 			return nil
 		})
-		defer r.task.end()
+		defer r.task.End()
 		runs = append(runs, r)
 	}
 	for _, r := range runs {
 		t.Run(r.s.name, func(t *testing.T) {
-			_ = r.task.wait() // nil: what went wrong is in the report
+			_ = r.task.Wait() // nil: what went wrong is in the report
 			r.rep.print(&r.log)
 			if t.Log(r.log.String()); !r.rep.OK {
 				t.Fail()

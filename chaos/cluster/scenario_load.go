@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // smallPacks make many packs of few files, and let any file be archived.
@@ -43,42 +45,42 @@ func runLoad(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.grow(ctx, 3); err != nil {
+	defer c.Close()
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
-	files := newFiles(t.seed, "files", plan.files, func(i int, rnd *rand.Rand) int64 {
+	files := rig.NewFiles(t.seed, "files", plan.files, func(i int, rnd *rand.Rand) int64 {
 		if i < plan.large {
 			return 2 << 20
 		}
-		return small(i, rnd)
+		return rig.Small(i, rnd)
 	})
-	if err := c.fill(ctx, c.nodes[0], files); err != nil {
+	if err := c.Fill(ctx, c.Nodes[0], files); err != nil {
 		return err
 	}
-	if err := c.caughtUp(ctx, c.nodes[0], c.nodes...); err != nil {
+	if err := c.CaughtUp(ctx, c.Nodes[0], c.Nodes...); err != nil {
 		return err
 	}
-	killed, err := c.leader(ctx, c.nodes[0])
+	killed, err := c.Leader(ctx, c.Nodes[0])
 	if err != nil {
 		return err
 	}
-	frozen := c.others(killed)[0]
+	frozen := c.Others(killed)[0]
 	t.rep.never(failedReads)
 	t.rep.never(wrongReads)
 	t.rep.never(unsentReads)
-	l := newLoad(ctx, files, plan.rate, t.seed, c.nodes...)
-	t.logf("%d reads a second for %s; %s, the leader, is killed after %s, %s frozen after %s", plan.rate, plan.length, killed.name, plan.killAt, frozen.name, plan.freezeAt)
+	l := newLoad(ctx, files, plan.rate, t.seed, c.Nodes...)
+	t.logf("%d reads a second for %s; %s, the leader, is killed after %s, %s frozen after %s", plan.rate, plan.length, killed.Name, plan.killAt, frozen.Name, plan.freezeAt)
 	err = l.run(ctx, plan.length,
-		event{plan.killAt, func() error { l.retire(killed); return killed.kill() }},
-		event{plan.freezeAt, func() error { l.retire(frozen); return frozen.freeze() }})
+		event{plan.killAt, func() error { l.retire(killed); return killed.Kill() }},
+		event{plan.freezeAt, func() error { l.retire(frozen); return frozen.Freeze() }})
 	t.judgeLoad(plan, l)
 	return err
 }
 
 // judgeLoad holds what became of the reads against the bars.
 func (t *trial) judgeLoad(plan loadPlan, l *load) {
-	let := map[*node]int{}
+	let := map[*rig.Node]int{}
 	var good int
 	for _, s := range l.samples {
 		switch s.outcome {
@@ -96,7 +98,7 @@ func (t *trial) judgeLoad(plan loadPlan, l *load) {
 	}
 	t.rep.figure("good reads", "%d of %d", good, len(l.samples))
 	for n, count := range let {
-		t.rep.figure("under way to "+n.name+" in its last moment", "%d", count)
+		t.rep.figure("under way to "+n.Name+" in its last moment", "%d", count)
 	}
 	phases := table{Title: "latency, from the moment each read was due", Head: []string{"phase", "reads", "p50", "p99", "max"}}
 	for _, p := range []struct {

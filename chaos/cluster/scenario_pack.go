@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // packPlan is the measure of scenario pack.
@@ -30,7 +32,7 @@ const mediumPacks = "archive: {min_age: 0s, pack_size: 16MiB, max_wait: 1h}\n"
 // nodes on this machine's cores.
 func runPack(ctx context.Context, t *trial) error {
 	plan := t.packPlan()
-	files := newFiles(t.seed, "files", plan.files, always(plan.size))
+	files := rig.NewFiles(t.seed, "files", plan.files, rig.Always(plan.size))
 	took := map[int][]time.Duration{}
 	rounds := table{
 		Title: "time of `desnode archive`, in the order of the runs",
@@ -76,30 +78,30 @@ type packed struct {
 }
 
 // packOnce archives the files with a new cluster and removes it.
-func (t *trial) packOnce(ctx context.Context, name string, nodes int, files []*file) (once packed, err error) {
+func (t *trial) packOnce(ctx context.Context, name string, nodes int, files []*rig.File) (once packed, err error) {
 	c, err := newCluster(t, name, mediumPacks)
 	if err != nil {
 		return packed{}, err
 	}
 	defer func() {
-		c.close()
-		for _, n := range c.nodes {
-			once.cpu += n.cpu()
+		c.Close()
+		for _, n := range c.Nodes {
+			once.cpu += n.CPU()
 		}
-		err = errors.Join(err, os.RemoveAll(c.src), os.RemoveAll(c.store))
+		err = errors.Join(err, os.RemoveAll(c.Src), os.RemoveAll(c.Store))
 	}()
-	if err := c.grow(ctx, nodes); err != nil {
+	if err := c.Grow(ctx, nodes); err != nil {
 		return packed{}, err
 	}
-	if err := c.imported(ctx, c.nodes[0], files); err != nil {
+	if err := c.Imported(ctx, c.Nodes[0], files); err != nil {
 		return packed{}, err
 	}
 	began := time.Now()
-	if err := c.archived(ctx, c.nodes[0]); err != nil {
+	if err := c.Archived(ctx, c.Nodes[0]); err != nil {
 		return packed{}, err
 	}
 	once.took = time.Since(began)
-	list, err := c.nodes[0].acknowledged(ctx, c.patience)
+	list, err := acknowledged(ctx, c.Nodes[0], c.patience)
 	if err != nil {
 		return packed{}, err
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // deleting has originals deleted as soon as that is safe.
@@ -24,9 +26,9 @@ const healBar = time.Minute
 // partition is the scenario's cluster: three hosts, each with a node.
 type partition struct {
 	*cluster
-	early []*file // archived and deleted before
-	lost  int     // names that nobody has, asked for so far
-	some  int     // of the files that the node cut off may not know, asked for at a time
+	early []*rig.File // archived and deleted before
+	lost  int         // names that nobody has, asked for so far
+	some  int         // of the files that the node cut off may not know, asked for at a time
 }
 
 // runPartition cuts the leader off for longer than gossip remembers, lets the
@@ -37,44 +39,44 @@ func runPartition(ctx context.Context, t *trial) (err error) {
 	if t.short {
 		count, length, some = 150, 8*time.Second, 7 // each may take its five seconds to be refused
 	}
-	w, err := newNetwork(ctx, 3)
+	w, err := rig.NewNetwork(ctx, 3)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
+	defer func() { err = errors.Join(err, w.Close()) }()
 	c, err := newCluster(t, "cluster", deleting)
 	if err != nil {
 		return err
 	}
-	c.hosts = w.hosts
-	c.common += c.own // who deletes originals must say where the packs are
-	c.own = ""
-	defer c.close()
-	if err := c.grow(ctx, 3); err != nil {
+	c.Hosts = w.Hosts
+	c.Common += c.Own // who deletes originals must say where the packs are
+	c.Own = ""
+	defer c.Close()
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
-	p := &partition{cluster: c, early: newFiles(t.seed, "early", count, small), some: some}
-	if err := errors.Join(c.fill(ctx, c.nodes[0], p.early), c.deleted(ctx, p.early)); err != nil {
+	p := &partition{cluster: c, early: rig.NewFiles(t.seed, "early", count, rig.Small), some: some}
+	if err := errors.Join(c.Fill(ctx, c.Nodes[0], p.early), c.deleted(ctx, p.early)); err != nil {
 		return err
 	}
 	for _, what := range []string{cutReads, cutMissing, earlyDeleted} {
 		t.rep.never(what)
 	}
-	late := newFiles(t.seed, "late", count/3, small)
+	late := rig.NewFiles(t.seed, "late", count/3, rig.Small)
 	first, err := p.cutAndHeal(ctx, late, length)
 	if err != nil {
 		return err
 	}
-	if err := c.whole(ctx, append(p.early, late...), c.nodes...); err != nil {
+	if err := c.whole(ctx, append(p.early, late...), c.Nodes...); err != nil {
 		return err
 	}
-	return p.cutAndRemove(ctx, first, newFiles(t.seed, "never", count/3, small))
+	return p.cutAndRemove(ctx, first, rig.NewFiles(t.seed, "never", count/3, rig.Small))
 }
 
 // deleted waits until no original is left.
-func (c *cluster) deleted(ctx context.Context, files []*file) error {
-	return await(ctx, "the originals are deleted", 2*time.Minute, func(context.Context) error {
-		left, err := originals(c.src, files)
+func (c *cluster) deleted(ctx context.Context, files []*rig.File) error {
+	return rig.Await(ctx, "the originals are deleted", 2*time.Minute, func(context.Context) error {
+		left, err := rig.Originals(c.Src, files)
 		if err == nil && left > 0 {
 			err = fmt.Errorf("%d are left", left)
 		}
@@ -84,38 +86,38 @@ func (c *cluster) deleted(ctx context.Context, files []*file) error {
 
 // cutAndHeal cuts the leader off for a time in which the others archive, and
 // returns it.
-func (p *partition) cutAndHeal(ctx context.Context, late []*file, length time.Duration) (leader *node, err error) {
-	if leader, err = p.leader(ctx, p.nodes[0]); err != nil {
+func (p *partition) cutAndHeal(ctx context.Context, late []*rig.File, length time.Duration) (leader *rig.Node, err error) {
+	if leader, err = p.Leader(ctx, p.Nodes[0]); err != nil {
 		return nil, err
 	}
-	if err := leader.host.cut(ctx); err != nil {
+	if err := leader.Host.Cut(ctx); err != nil {
 		return nil, err
 	}
 	end := time.Now().Add(length)
-	p.t.logf("%s, the leader, is cut off for %s", leader.name, length)
-	other := p.others(leader)[0]
-	work := begin(ctx, func(ctx context.Context) error { return p.fill(ctx, other, late) })
-	defer work.end()
+	p.t.logf("%s, the leader, is cut off for %s", leader.Name, length)
+	other := p.Others(leader)[0]
+	work := rig.Begin(ctx, func(ctx context.Context) error { return p.Fill(ctx, other, late) })
+	defer work.End()
 	for time.Now().Before(end) {
 		if err := p.askCutOff(ctx, leader, late); err != nil {
 			return nil, err
 		}
-		left, err := originals(p.src, late)
+		left, err := rig.Originals(p.Src, late)
 		if err != nil {
 			return nil, err
 		}
-		if work.ended() && left < len(late) {
+		if work.Ended() && left < len(late) {
 			p.t.rep.wrongly(earlyDeleted, "%d of %d", len(late)-left, len(late))
 		}
 	}
-	ended := work.ended()
-	p.t.rep.hold(ended && work.err == nil, "the others archive meanwhile", "they do", "ended %t: %v", ended, work.err)
+	ended := work.Ended()
+	p.t.rep.hold(ended && work.Err == nil, "the others archive meanwhile", "they do", "ended %t: %v", ended, work.Err)
 	if !p.t.short { // the nodes need some seconds to be sure
 		if err := p.apart(ctx, leader, other); err != nil {
 			return nil, err
 		}
 	}
-	if err := leader.host.heal(ctx); err != nil {
+	if err := leader.Host.Heal(ctx); err != nil {
 		return nil, err
 	}
 	healed := time.Now()
@@ -124,32 +126,32 @@ func (p *partition) cutAndHeal(ctx context.Context, late []*file, length time.Du
 	}
 	took := time.Since(healed)
 	p.t.rep.hold(took <= healBar, "all nodes see one another again, with the same ring, after", "<= 60 s", "%.1fs", took.Seconds())
-	if err := errors.Join(work.wait(), p.deleted(ctx, late)); err != nil {
+	if err := errors.Join(work.Wait(), p.deleted(ctx, late)); err != nil {
 		return nil, err
 	}
 	p.t.rep.figure("from healing to the last deletion that waited for it", "%.1fs", time.Since(healed).Seconds())
-	return leader, p.caughtUp(ctx, other, p.nodes...)
+	return leader, p.CaughtUp(ctx, other, p.Nodes...)
 }
 
 // apart shows that the cable was out: neither side takes the other for alive,
 // and the one that is alone has no leader.
-func (p *partition) apart(ctx context.Context, cutOff, other *node) error {
-	there, err := other.members(ctx)
+func (p *partition) apart(ctx context.Context, cutOff, other *rig.Node) error {
+	there, err := other.Members(ctx)
 	if err != nil {
 		return err
 	}
-	here, err := cutOff.members(ctx)
+	here, err := cutOff.Members(ctx)
 	if err != nil {
 		return err
 	}
 	seen := 0
 	for _, m := range there.Members {
-		if m.Node == cutOff.id && m.Alive {
+		if m.Node == cutOff.ID && m.Alive {
 			seen++
 		}
 	}
 	for _, m := range here.Members {
-		if m.Node != cutOff.id && m.Alive {
+		if m.Node != cutOff.ID && m.Alive {
 			seen++
 		}
 	}
@@ -159,41 +161,41 @@ func (p *partition) apart(ctx context.Context, cutOff, other *node) error {
 
 // askCutOff asks the node that is cut off once for each archived file, for
 // those that it may never have heard of, and for one that nobody has.
-func (p *partition) askCutOff(ctx context.Context, n *node, late []*file) error {
-	err := n.readAll(ctx, p.early, func(f *file, a answer) {
-		if !a.right {
-			p.t.rep.wrongly(cutReads, "%s: %s", f.name, a)
+func (p *partition) askCutOff(ctx context.Context, n *rig.Node, late []*rig.File) error {
+	err := n.ReadAll(ctx, p.early, func(f *rig.File, a rig.Answer) {
+		if !a.Right {
+			p.t.rep.wrongly(cutReads, "%s: %s", f.Name, a)
 		}
 	})
 	if err != nil {
 		return err
 	}
 	p.lost++
-	return n.readAll(ctx, append([]*file{nobody(p.lost)}, late[:min(len(late), p.some)]...), func(f *file, a answer) {
-		if a.status == http.StatusNotFound || a.status == http.StatusGone || a.wrong() {
-			p.t.rep.wrongly(cutMissing, "%s: %s", f.name, a)
+	return n.ReadAll(ctx, append([]*rig.File{nobody(p.lost)}, late[:min(len(late), p.some)]...), func(f *rig.File, a rig.Answer) {
+		if a.Status == http.StatusNotFound || a.Status == http.StatusGone || a.Wrong() {
+			p.t.rep.wrongly(cutMissing, "%s: %s", f.Name, a)
 		}
 	})
 }
 
 // converged waits until all nodes see all others and share a ring.
 func (p *partition) converged(ctx context.Context) error {
-	return await(ctx, "the nodes see one another", 3*healBar, func(ctx context.Context) error {
+	return rig.Await(ctx, "the nodes see one another", 3*healBar, func(ctx context.Context) error {
 		var digest string
-		for _, n := range p.nodes {
-			l, err := n.members(ctx)
+		for _, n := range p.Nodes {
+			l, err := n.Members(ctx)
 			if err != nil {
 				return err
 			}
-			if err := l.lacks(p.nodes); err != nil {
-				return fmt.Errorf("%s: %w", n.name, err)
+			if err := l.Lacks(p.Nodes); err != nil {
+				return fmt.Errorf("%s: %w", n.Name, err)
 			}
-			var r ringInfo
-			if err := n.get(ctx, "/cluster/ring", &r); err != nil {
+			var r rig.RingInfo
+			if err := n.Get(ctx, "/cluster/ring", &r); err != nil {
 				return err
 			}
 			if digest != "" && r.Digest != digest {
-				return fmt.Errorf("%s has another ring", n.name)
+				return fmt.Errorf("%s has another ring", n.Name)
 			}
 			digest = r.Digest
 		}
@@ -204,20 +206,20 @@ func (p *partition) converged(ctx context.Context) error {
 // cutAndRemove cuts a node off, another than the first, and removes it. The others then archive files
 // and delete their originals: the node has never heard of those, and must not
 // say that they are missing.
-func (p *partition) cutAndRemove(ctx context.Context, first *node, never []*file) error {
-	leader, err := p.leader(ctx, p.nodes[0])
+func (p *partition) cutAndRemove(ctx context.Context, first *rig.Node, never []*rig.File) error {
+	leader, err := p.Leader(ctx, p.Nodes[0])
 	if err != nil {
 		return err
 	}
-	cutOff := p.others(leader, first)[0]
-	if err := cutOff.host.cut(ctx); err != nil {
+	cutOff := p.Others(leader, first)[0]
+	if err := cutOff.Host.Cut(ctx); err != nil {
 		return err
 	}
-	p.t.logf("%s is cut off and removed", cutOff.name)
-	if _, err := leader.cli(ctx, "members", "remove", "--force", cutOff.id); err != nil {
+	p.t.logf("%s is cut off and removed", cutOff.Name)
+	if _, err := leader.CLI(ctx, "members", "remove", "--force", cutOff.ID); err != nil {
 		return err
 	}
-	if err := errors.Join(p.fill(ctx, leader, never), p.deleted(ctx, never)); err != nil {
+	if err := errors.Join(p.Fill(ctx, leader, never), p.deleted(ctx, never)); err != nil {
 		return err
 	}
 	return p.askCutOff(ctx, cutOff, never)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // What must not happen while there is no quorum.
@@ -27,36 +29,36 @@ func runQuorum(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.grow(ctx, 3); err != nil {
+	defer c.Close()
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
-	early := newFiles(t.seed, "early", count, small)
-	if err := errors.Join(c.fill(ctx, c.nodes[0], early), c.caughtUp(ctx, c.nodes[0], c.nodes...)); err != nil {
+	early := rig.NewFiles(t.seed, "early", count, rig.Small)
+	if err := errors.Join(c.Fill(ctx, c.Nodes[0], early), c.CaughtUp(ctx, c.Nodes[0], c.Nodes...)); err != nil {
 		return err
 	}
-	leader, err := c.leader(ctx, c.nodes[0])
+	leader, err := c.Leader(ctx, c.Nodes[0])
 	if err != nil {
 		return err
 	}
-	last := c.others(leader)[0]
-	dead := c.others(last)
+	last := c.Others(leader)[0]
+	dead := c.Others(last)
 	for _, n := range dead {
-		if err := n.kill(); err != nil {
+		if err := n.Kill(); err != nil {
 			return err
 		}
 	}
-	t.logf("only %s is left", last.name)
+	t.logf("only %s is left", last.Name)
 
-	late := newFiles(t.seed, "late", count/3, small)
-	written := begin(ctx, func(ctx context.Context) error { return c.fill(ctx, last, late) })
-	defer written.end()
+	late := rig.NewFiles(t.seed, "late", count/3, rig.Small)
+	written := rig.Begin(ctx, func(ctx context.Context) error { return c.Fill(ctx, last, late) })
+	defer written.End()
 	if err := t.withoutQuorum(ctx, last, early, without, written); err != nil {
 		return err
 	}
 
 	back := time.Now()
-	if err := errors.Join(dead[0].start("start"), dead[0].ready(ctx)); err != nil {
+	if err := errors.Join(dead[0].Start("start"), dead[0].Ready(ctx)); err != nil {
 		return err
 	}
 	// Whoever asked for the archive run may have been told that there is no
@@ -66,12 +68,12 @@ func runQuorum(ctx context.Context, t *trial) error {
 	}
 	t.rep.figure("from the other node's start to the last row PACKED", "%.1fs", time.Since(back).Seconds())
 	told := "waited"
-	if err := written.wait(); err != nil {
+	if err := written.Wait(); err != nil {
 		told = err.Error()
 	}
 	t.rep.figure("who asked for the archive run", "%s", told)
-	err = await(ctx, "an unknown name is 404 again", time.Minute, func(ctx context.Context) error {
-		if a := last.read(ctx, nobody(0)); a.status != http.StatusNotFound {
+	err = rig.Await(ctx, "an unknown name is 404 again", time.Minute, func(ctx context.Context) error {
+		if a := last.Read(ctx, nobody(0)); a.Status != http.StatusNotFound {
 			return errors.New(a.String())
 		}
 		return nil
@@ -79,45 +81,45 @@ func runQuorum(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	if err := c.caughtUp(ctx, last, last, dead[0]); err != nil {
+	if err := c.CaughtUp(ctx, last, last, dead[0]); err != nil {
 		return err
 	}
 	return c.whole(ctx, append(early, late...), last, dead[0])
 }
 
 // nobody is a file that was never made.
-func nobody(i int) *file { return &file{name: fmt.Sprintf("nobody/%04d.bin", i)} }
+func nobody(i int) *rig.File { return &rig.File{Name: fmt.Sprintf("nobody/%04d.bin", i)} }
 
 // withoutQuorum reads at the last node for a time, all archived files again
 // and again and names that nobody has between. The write must not succeed
 // meanwhile.
-func (t *trial) withoutQuorum(ctx context.Context, last *node, files []*file, length time.Duration, written *task) error {
+func (t *trial) withoutQuorum(ctx context.Context, last *rig.Node, files []*rig.File, length time.Duration, written *rig.Task) error {
 	for _, what := range []string{failedLast, falseMissing, otherMissing, earlyWrite} {
 		t.rep.never(what)
 	}
 	var reads, missing int
 	end := time.Now().Add(length)
 	for i := 0; i == 0 || time.Now().Before(end); i++ {
-		err := last.readAll(ctx, files, func(f *file, a answer) {
-			if reads++; !a.right {
-				t.rep.wrongly(failedLast, "%s: %s", f.name, a)
+		err := last.ReadAll(ctx, files, func(f *rig.File, a rig.Answer) {
+			if reads++; !a.Right {
+				t.rep.wrongly(failedLast, "%s: %s", f.Name, a)
 			}
 		})
 		if err != nil {
 			return err
 		}
 		missing++
-		one, cancel := context.WithTimeout(ctx, readWithin)
-		a := last.read(one, nobody(i))
+		one, cancel := context.WithTimeout(ctx, rig.ReadWithin)
+		a := last.Read(one, nobody(i))
 		cancel()
 		switch {
-		case a.status == http.StatusNotFound || a.status == http.StatusGone:
+		case a.Status == http.StatusNotFound || a.Status == http.StatusGone:
 			t.rep.wrongly(falseMissing, "%s", a)
-		case a.status != http.StatusServiceUnavailable || a.code != "unconfirmed":
+		case a.Status != http.StatusServiceUnavailable || a.Code != "unconfirmed":
 			t.rep.wrongly(otherMissing, "%s", a)
 		}
 	}
-	if written.ended() && written.err == nil {
+	if written.Ended() && written.Err == nil {
 		t.rep.wrongly(earlyWrite, "import and archive")
 	}
 	t.rep.figure("reads at the last node", "%d", reads)

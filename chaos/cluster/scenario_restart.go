@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // formBar is how long a cluster may take to form again after all its nodes
@@ -22,39 +24,39 @@ func runRestart(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	defer c.close()
-	if err := c.grow(ctx, 3); err != nil {
+	defer c.Close()
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
-	files := newFiles(t.seed, "first", count, small)
-	if err := c.fill(ctx, c.nodes[0], files); err != nil {
+	files := rig.NewFiles(t.seed, "first", count, rig.Small)
+	if err := c.Fill(ctx, c.Nodes[0], files); err != nil {
 		return err
 	}
 	for _, by := range []struct {
 		name string
-		end  func(n *node) error
+		end  func(n *rig.Node) error
 	}{
-		{"SIGTERM", func(n *node) error { return n.stop(ctx) }},
-		{"SIGKILL", (*node).kill},
+		{"SIGTERM", func(n *rig.Node) error { return n.Stop(ctx) }},
+		{"SIGKILL", (*rig.Node).Kill},
 	} {
 		if err := t.elsewhere(ctx, c, by.name, by.end); err != nil {
 			return fmt.Errorf("after %s: %w", by.name, err)
 		}
-		more := newFiles(t.seed, "after-"+by.name, count/2, small)
-		if err := c.fill(ctx, c.nodes[2], more); err != nil {
+		more := rig.NewFiles(t.seed, "after-"+by.name, count/2, rig.Small)
+		if err := c.Fill(ctx, c.Nodes[2], more); err != nil {
 			return fmt.Errorf("after %s: %w", by.name, err)
 		}
 		files = append(files, more...)
-		if err := c.caughtUp(ctx, c.nodes[2], c.nodes...); err != nil {
+		if err := c.CaughtUp(ctx, c.Nodes[2], c.Nodes...); err != nil {
 			return err
 		}
 	}
-	return c.whole(ctx, files, c.nodes...)
+	return c.whole(ctx, files, c.Nodes...)
 }
 
 // elsewhere ends all nodes at once and starts them on other ports.
-func (t *trial) elsewhere(ctx context.Context, c *cluster, how string, end func(*node) error) error {
-	before, err := c.nodes[0].members(ctx)
+func (t *trial) elsewhere(ctx context.Context, c *cluster, how string, end func(*rig.Node) error) error {
+	before, err := c.Nodes[0].Members(ctx)
 	if err != nil {
 		return err
 	}
@@ -62,33 +64,33 @@ func (t *trial) elsewhere(ctx context.Context, c *cluster, how string, end func(
 	for _, m := range before.Members {
 		used[m.Cluster], used[m.Gossip] = true, true
 	}
-	ended := make(chan error, len(c.nodes))
-	for _, n := range c.nodes {
+	ended := make(chan error, len(c.Nodes))
+	for _, n := range c.Nodes {
 		go func() { ended <- end(n) }()
 	}
-	for range c.nodes {
+	for range c.Nodes {
 		err = errors.Join(err, <-ended)
 	}
 	if err != nil {
 		return err
 	}
-	for _, n := range c.nodes {
-		if err := n.start("start"); err != nil {
+	for _, n := range c.Nodes {
+		if err := n.Start("start"); err != nil {
 			return err
 		}
 	}
 	began := time.Now()
-	for _, n := range c.nodes {
-		if err := n.ready(ctx); err != nil {
+	for _, n := range c.Nodes {
+		if err := n.Ready(ctx); err != nil {
 			return err
 		}
 	}
-	if err := c.settled(ctx, 2*formBar, c.nodes...); err != nil {
+	if err := c.Settled(ctx, 2*formBar, c.Nodes...); err != nil {
 		return err
 	}
 	took := time.Since(began)
 	t.rep.hold(took <= formBar, "all nodes ended by "+how+", started on other ports: whole again after", "<= 30 s", "%.1fs", took.Seconds())
-	after, err := c.nodes[0].members(ctx)
+	after, err := c.Nodes[0].Members(ctx)
 	if err != nil {
 		return err
 	}
@@ -98,6 +100,6 @@ func (t *trial) elsewhere(ctx context.Context, c *cluster, how string, end func(
 			moved++
 		}
 	}
-	t.rep.hold(moved == len(c.nodes), "nodes that are elsewhere after "+how, "all", "%d of %d", moved, len(c.nodes))
+	t.rep.hold(moved == len(c.Nodes), "nodes that are elsewhere after "+how, "all", "%d of %d", moved, len(c.Nodes))
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 const failedBeside = "failed reads at the others while they finish the work"
@@ -20,31 +22,31 @@ func runServers(ctx context.Context, t *trial) (err error) {
 	if err != nil {
 		return err
 	}
-	if c.servers, err = startServers(ctx, c.dir); err != nil {
+	if c.Servers, err = rig.StartServers(ctx, c.Dir); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.servers.stop()) }()
-	defer c.close()
-	c.env = c.servers.environ()
-	c.own = fmt.Sprintf("store: {url: %q}\nsources: {files: {url: %q, roots: [%q]}}\n", c.servers.store(), c.servers.postgres.URL, c.src)
-	founder, err := c.add()
+	defer func() { err = errors.Join(err, c.Servers.Stop()) }()
+	defer c.Close()
+	c.Env = c.Servers.Environ()
+	c.Own = fmt.Sprintf("store: {url: %q}\nsources: {files: {url: %q, roots: [%q]}}\n", c.Servers.Store(), c.Servers.Postgres.URL, c.Src)
+	founder, err := c.Add()
 	if err != nil {
 		return err
 	}
-	if _, err := founder.run(ctx, "source", "init", "files", "--apply", "--config", founder.config()); err != nil {
+	if _, err := founder.Run(ctx, "source", "init", "files", "--apply", "--config", founder.Config()); err != nil {
 		return err
 	}
-	if err := errors.Join(founder.start("start"), founder.ready(ctx)); err != nil {
+	if err := errors.Join(founder.Start("start"), founder.Ready(ctx)); err != nil {
 		return err
 	}
-	if err := c.grow(ctx, 3); err != nil {
+	if err := c.Grow(ctx, 3); err != nil {
 		return err
 	}
-	early := newFiles(t.seed, "early", count/6, small)
-	if err := errors.Join(c.servers.list(ctx, c.src, early), c.archived(ctx, founder)); err != nil {
+	early := rig.NewFiles(t.seed, "early", count/6, rig.Small)
+	if err := errors.Join(c.Servers.List(ctx, c.Src, early), c.Archived(ctx, founder)); err != nil {
 		return err
 	}
-	late := newFiles(t.seed, "late", count, small)
+	late := rig.NewFiles(t.seed, "late", count, rig.Small)
 	rest, err := t.killPacking(ctx, c, early, late)
 	if err != nil {
 		return err
@@ -54,34 +56,34 @@ func runServers(ctx context.Context, t *trial) (err error) {
 
 // killPacking kills a node that packs and waits until the others have packed
 // everything. It returns those.
-func (t *trial) killPacking(ctx context.Context, c *cluster, early, late []*file) (rest []*node, err error) {
-	if err := c.servers.list(ctx, c.src, late); err != nil {
+func (t *trial) killPacking(ctx context.Context, c *cluster, early, late []*rig.File) (rest []*rig.Node, err error) {
+	if err := c.Servers.List(ctx, c.Src, late); err != nil {
 		return nil, err
 	}
-	first := begin(ctx, func(ctx context.Context) error { return c.archived(ctx, c.nodes[0]) })
-	defer first.end()
+	first := rig.Begin(ctx, func(ctx context.Context) error { return c.Archived(ctx, c.Nodes[0]) })
+	defer first.End()
 	holder, held, err := c.holder(ctx, "building")
 	if err != nil {
 		return nil, err
 	}
-	if err := holder.kill(); err != nil {
+	if err := holder.Kill(); err != nil {
 		return nil, err
 	}
 	killed := time.Now()
-	first.end() // it may have asked the node that is dead
-	t.logf("%s is killed under lease %s of range %s", holder.name, held.Token, held.Job.Range)
-	rest = c.others(holder)
+	first.End() // it may have asked the node that is dead
+	t.logf("%s is killed under lease %s of range %s", holder.Name, held.Token, held.Job.Range)
+	rest = c.Others(holder)
 	t.rep.never(failedBeside)
-	work := begin(ctx, func(ctx context.Context) error {
-		return errors.Join(c.archived(ctx, rest[0]), c.packed(ctx, len(early)+len(late)))
+	work := rig.Begin(ctx, func(ctx context.Context) error {
+		return errors.Join(c.Archived(ctx, rest[0]), c.packed(ctx, len(early)+len(late)))
 	})
-	defer work.end()
+	defer work.End()
 	reads := 0
-	for round := 0; !work.ended() || round == 0; round++ {
+	for round := 0; !work.Ended() || round == 0; round++ {
 		for _, n := range rest {
-			err := n.readAll(ctx, early, func(f *file, a answer) {
-				if reads++; !a.right {
-					t.rep.wrongly(failedBeside, "%s through %s: %s", f.name, n.name, a)
+			err := n.ReadAll(ctx, early, func(f *rig.File, a rig.Answer) {
+				if reads++; !a.Right {
+					t.rep.wrongly(failedBeside, "%s through %s: %s", f.Name, n.Name, a)
 				}
 			})
 			if err != nil {
@@ -91,5 +93,5 @@ func (t *trial) killPacking(ctx context.Context, c *cluster, early, late []*file
 	}
 	t.rep.figure("from the node's death to the last row PACKED", "%.1fs", time.Since(killed).Seconds())
 	t.rep.figure("reads meanwhile", "%d", reads)
-	return rest, errors.Join(work.wait(), c.caughtUp(ctx, rest[0], rest...))
+	return rest, errors.Join(work.Wait(), c.CaughtUp(ctx, rest[0], rest...))
 }

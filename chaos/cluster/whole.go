@@ -14,6 +14,8 @@ import (
 
 	_ "github.com/jackc/pgx/v5/stdlib" // the customer's own look into a source
 	_ "modernc.org/sqlite"             // likewise
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // What must not happen to an archive, whatever happened to its nodes.
@@ -27,12 +29,12 @@ const (
 
 // whole holds the manifest, the packs' own listings, the source's rows and what
 // each of the nodes serves against the ledger.
-func (c *cluster) whole(ctx context.Context, files []*file, nodes ...*node) error {
+func (c *cluster) whole(ctx context.Context, files []*rig.File, nodes ...*rig.Node) error {
 	rep := c.t.rep
 	for _, what := range []string{notOnce, strangeRows, strangeRecs, badPacks, badReads} {
 		rep.never(what)
 	}
-	packs, err := nodes[0].acknowledged(ctx, c.patience)
+	packs, err := acknowledged(ctx, nodes[0], c.patience)
 	if err != nil {
 		return err
 	}
@@ -45,13 +47,13 @@ func (c *cluster) whole(ctx context.Context, files []*file, nodes ...*node) erro
 	if err := c.checkPlaces(ctx, files, packs, nodes[0]); err != nil {
 		return err
 	}
-	if _, err := nodes[0].cli(ctx, "verify"); err != nil {
+	if _, err := nodes[0].CLI(ctx, "verify"); err != nil {
 		rep.wrongly(badPacks, "%v", err)
 	}
 	for _, n := range nodes {
-		err := n.readAll(ctx, files, func(f *file, a answer) {
-			if !a.right {
-				rep.wrongly(badReads, "%s through %s: %s", f.name, n.name, a)
+		err := n.ReadAll(ctx, files, func(f *rig.File, a rig.Answer) {
+			if !a.Right {
+				rep.wrongly(badReads, "%s through %s: %s", f.Name, n.Name, a)
 			}
 		})
 		if err != nil {
@@ -64,12 +66,12 @@ func (c *cluster) whole(ctx context.Context, files []*file, nodes ...*node) erro
 
 // acknowledged returns the packs once all of them are acknowledged, which the
 // manifest learns a moment after the rows; after that time as they are.
-func (n *node) acknowledged(ctx context.Context, within time.Duration) (packs []packInfo, err error) {
-	err = await(ctx, "all packs are acknowledged", within, func(ctx context.Context) error {
-		if packs, err = n.packs(ctx); err != nil {
+func acknowledged(ctx context.Context, n *rig.Node, within time.Duration) (packs []rig.PackInfo, err error) {
+	err = rig.Await(ctx, "all packs are acknowledged", within, func(ctx context.Context) error {
+		if packs, err = n.Packs(ctx); err != nil {
 			return err
 		}
-		if slices.ContainsFunc(packs, func(p packInfo) bool { return !p.Acknowledged }) {
+		if slices.ContainsFunc(packs, func(p rig.PackInfo) bool { return !p.Acknowledged }) {
 			return errUnacknowledged
 		}
 		return nil
@@ -84,10 +86,10 @@ var errUnacknowledged = errors.New("one is not")
 
 // checkRecords counts: as many live records as files, and no name listed that
 // was never made. That each file has one of them checkPlaces finds.
-func (c *cluster) checkRecords(ctx context.Context, files []*file, packs []packInfo) error {
+func (c *cluster) checkRecords(ctx context.Context, files []*rig.File, packs []rig.PackInfo) error {
 	known := map[string]bool{}
 	for _, f := range files {
-		known[f.name] = true
+		known[f.Name] = true
 	}
 	var live int64
 	for _, p := range packs {
@@ -115,12 +117,12 @@ func (c *cluster) checkRecords(ctx context.Context, files []*file, packs []packI
 }
 
 // packNames runs `desnode pack ls` on a pack.
-func (c *cluster) packNames(ctx context.Context, p packInfo) (names []string, err error) {
-	object := filepath.Join(c.store, filepath.FromSlash(p.Key))
-	if c.servers != nil {
-		object = c.servers.object(p.Key)
+func (c *cluster) packNames(ctx context.Context, p rig.PackInfo) (names []string, err error) {
+	object := filepath.Join(c.Store, filepath.FromSlash(p.Key))
+	if c.Servers != nil {
+		object = c.Servers.Object(p.Key)
 	}
-	out, err := c.nodes[0].run(ctx, "pack", "ls", "-o", "json", object)
+	out, err := c.Nodes[0].Run(ctx, "pack", "ls", "-o", "json", object)
 	if err != nil {
 		return nil, err
 	}
@@ -142,9 +144,9 @@ type row struct {
 
 // rows reads the source's table as the customer would.
 func (c *cluster) rows(ctx context.Context) (rows []row, err error) {
-	driver, place, table := "sqlite", "file:"+c.db+"?mode=ro&_pragma=busy_timeout(10000)", "files"
-	if c.servers != nil {
-		driver, place, table = "pgx", c.servers.postgres.URL, "desnode.files"
+	driver, place, table := "sqlite", "file:"+c.DB+"?mode=ro&_pragma=busy_timeout(10000)", "files"
+	if c.Servers != nil {
+		driver, place, table = "pgx", c.Servers.Postgres.URL, "desnode.files"
 	}
 	db, err := sql.Open(driver, place)
 	if err != nil {
@@ -170,7 +172,7 @@ func (c *cluster) rows(ctx context.Context) (rows []row, err error) {
 
 // checkRows finds files without exactly one row, archived, that names a pack
 // of the manifest.
-func (c *cluster) checkRows(ctx context.Context, files []*file, packs []packInfo) error {
+func (c *cluster) checkRows(ctx context.Context, files []*rig.File, packs []rig.PackInfo) error {
 	rows, err := c.rows(ctx)
 	if err != nil {
 		return err
@@ -187,28 +189,28 @@ func (c *cluster) checkRows(ctx context.Context, files []*file, packs []packInfo
 		}
 	}
 	for _, f := range files {
-		if count[f.name] != 1 {
-			c.t.rep.wrongly(strangeRows, "%s has %d rows", f.name, count[f.name])
+		if count[f.Name] != 1 {
+			c.t.rep.wrongly(strangeRows, "%s has %d rows", f.Name, count[f.Name])
 		}
 	}
 	return nil
 }
 
 // checkPlaces asks for the place of every file.
-func (c *cluster) checkPlaces(ctx context.Context, files []*file, packs []packInfo, n *node) error {
+func (c *cluster) checkPlaces(ctx context.Context, files []*rig.File, packs []rig.PackInfo, n *rig.Node) error {
 	live := map[string]bool{}
 	for _, p := range packs {
 		live[p.ID] = true
 	}
 	for _, f := range files {
-		l, err := n.locate(ctx, f.name)
+		l, err := n.Locate(ctx, f.Name)
 		switch {
-		case errors.Is(err, errStatus):
+		case errors.Is(err, rig.ErrStatus):
 			c.t.rep.wrongly(notOnce, "%v", err)
 		case err != nil:
 			return err
-		case l.In != "pack" || !live[l.Pack] || l.SHA256 != fmt.Sprintf("%x", f.sum) || l.Size != f.size:
-			c.t.rep.wrongly(notOnce, "%s: %+v", f.name, l)
+		case l.In != "pack" || !live[l.Pack] || l.SHA256 != fmt.Sprintf("%x", f.Sum) || l.Size != f.Size:
+			c.t.rep.wrongly(notOnce, "%s: %+v", f.Name, l)
 		}
 	}
 	return nil

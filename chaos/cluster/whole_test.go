@@ -10,28 +10,30 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/datavision/desnode/chaos/rig"
 )
 
 // fakeWhole is an archive of two files in one pack, as its parts tell of it.
 type fakeWhole struct {
-	files   []*file
-	packs   []packInfo
+	files   []*rig.File
+	packs   []rig.PackInfo
 	listing []string       // names that `pack ls` prints
 	rows    []row          // of the source
 	bytes   map[string]int // added to a file's first byte when it is read
-	places  map[string]located
+	places  map[string]rig.Located
 	verify  int // exit code of `desnode verify`
 }
 
 const fakePack = "00112233445566778899aabbccddeeff"
 
 func newFakeWhole() *fakeWhole {
-	w := &fakeWhole{files: newFiles(1, "f", 2, always(100)), bytes: map[string]int{}, places: map[string]located{}}
-	w.packs = []packInfo{{ID: fakePack, Key: "packs/x.des", Records: 2, Acknowledged: true}}
+	w := &fakeWhole{files: rig.NewFiles(1, "f", 2, rig.Always(100)), bytes: map[string]int{}, places: map[string]rig.Located{}}
+	w.packs = []rig.PackInfo{{ID: fakePack, Key: "packs/x.des", Records: 2, Acknowledged: true}}
 	for _, f := range w.files {
-		w.listing = append(w.listing, f.name)
-		w.rows = append(w.rows, row{f.name, "PACKED", fakePack})
-		w.places[f.name] = located{In: "pack", Pack: fakePack, SHA256: fmt.Sprintf("%x", f.sum), Size: f.size}
+		w.listing = append(w.listing, f.Name)
+		w.rows = append(w.rows, row{f.Name, "PACKED", fakePack})
+		w.places[f.Name] = rig.Located{In: "pack", Pack: fakePack, SHA256: fmt.Sprintf("%x", f.Sum), Size: f.Size}
 	}
 	return w
 }
@@ -43,7 +45,7 @@ func (w *fakeWhole) cluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := sql.Open("sqlite", c.db)
+	db, err := sql.Open("sqlite", c.DB)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,31 +66,31 @@ func (w *fakeWhole) cluster(t *testing.T) *cluster {
 	for _, name := range w.listing {
 		script += "echo '{\"name\":\"" + name + "\"}'\n"
 	}
-	bin := filepath.Join(c.dir, "desnode")
+	bin := filepath.Join(c.Dir, "desnode")
 	if err := os.WriteFile(bin, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	n, err := newNode(bin, c.dir, "n1", nil)
+	n, err := rig.NewNode(bin, c.Dir, "n1", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(srv.Close)
-	t.Cleanup(n.client.CloseIdleConnections)
-	n.base = srv.URL
-	c.nodes, c.patience = []*node{n}, 0
+	t.Cleanup(n.Client.CloseIdleConnections)
+	n.Base = srv.URL
+	c.Nodes, c.patience = []*rig.Node{n}, 0
 	return c
 }
 
 func (w *fakeWhole) serve(rw http.ResponseWriter, r *http.Request) {
 	for _, f := range w.files {
 		switch r.URL.Path {
-		case "/files/" + f.name:
-			b := f.content()
-			b[0] += byte(w.bytes[f.name])
+		case "/files/" + f.Name:
+			b := f.Content()
+			b[0] += byte(w.bytes[f.Name])
 			_, _ = rw.Write(b)
-		case "/cluster/locate/" + f.name:
-			l, ok := w.places[f.name]
+		case "/cluster/locate/" + f.Name:
+			l, ok := w.places[f.Name]
 			if !ok {
 				rw.WriteHeader(http.StatusNotFound)
 				return
@@ -119,23 +121,23 @@ func TestWholeFindsWhatIsWrong(t *testing.T) {
 			w.packs = append(w.packs, second)
 		}, []string{notOnce}},
 		{"a dead record too many", func(w *fakeWhole) { w.packs[0].Dead = 1 }, []string{notOnce}},
-		{"lost", func(w *fakeWhole) { delete(w.places, w.files[0].name) }, []string{notOnce}},
-		{"in a pack that is no more", func(w *fakeWhole) { w.places[w.files[0].name] = located{In: "pack", Pack: "gone"} }, []string{notOnce}},
-		{"only in the source", func(w *fakeWhole) { w.places[w.files[0].name] = located{In: "source"} }, []string{notOnce}},
+		{"lost", func(w *fakeWhole) { delete(w.places, w.files[0].Name) }, []string{notOnce}},
+		{"in a pack that is no more", func(w *fakeWhole) { w.places[w.files[0].Name] = rig.Located{In: "pack", Pack: "gone"} }, []string{notOnce}},
+		{"only in the source", func(w *fakeWhole) { w.places[w.files[0].Name] = rig.Located{In: "source"} }, []string{notOnce}},
 		{"not acknowledged", func(w *fakeWhole) { w.packs[0].Acknowledged = false }, []string{strangeRecs}},
 		{"a stranger in a pack", func(w *fakeWhole) { w.listing[1] = "stranger" }, []string{strangeRecs}},
 		{"a short listing", func(w *fakeWhole) { w.listing = w.listing[:1] }, []string{strangeRecs}},
 		{"a row still MARKED", func(w *fakeWhole) { w.rows[0].state = "MARKED" }, []string{strangeRows}},
 		{"a row of another pack", func(w *fakeWhole) { w.rows[0].pack = strings.Repeat("2", 32) }, []string{strangeRows}},
 		{"no row", func(w *fakeWhole) { w.rows = w.rows[:1] }, []string{strangeRows}},
-		{"other bytes", func(w *fakeWhole) { w.bytes[w.files[1].name] = 1 }, []string{badReads}},
+		{"other bytes", func(w *fakeWhole) { w.bytes[w.files[1].Name] = 1 }, []string{badReads}},
 		{"damage", func(w *fakeWhole) { w.verify = 1 }, []string{badPacks}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newFakeWhole()
 			tc.spoil(w)
 			c := w.cluster(t)
-			if err := c.whole(t.Context(), w.files, c.nodes...); err != nil {
+			if err := c.whole(t.Context(), w.files, c.Nodes...); err != nil {
 				t.Fatal(err)
 			}
 			c.t.rep.judge()
@@ -153,29 +155,29 @@ func TestWholeFindsWhatIsWrong(t *testing.T) {
 }
 
 func TestFilesFollowFromTheSeed(t *testing.T) {
-	files, again := newFiles(7, "f", 50, small), newFiles(7, "f", 50, small)
-	other := newFiles(8, "f", 50, small)
+	files, again := rig.NewFiles(7, "f", 50, rig.Small), rig.NewFiles(7, "f", 50, rig.Small)
+	other := rig.NewFiles(8, "f", 50, rig.Small)
 	dir := t.TempDir()
-	if err := write(dir, files); err != nil {
+	if err := rig.Write(dir, files); err != nil {
 		t.Fatal(err)
 	}
 	names := map[string]bool{}
 	for i, f := range files {
-		if *f != *again[i] || f.sum == other[i].sum {
+		if *f != *again[i] || f.Sum == other[i].Sum {
 			t.Errorf("file %d: %v, again %v, with another seed %v", i, f, again[i], other[i])
 		}
-		if b, err := os.ReadFile(f.path(dir)); err != nil || string(b) != string(f.content()) {
-			t.Errorf("%s is not what the ledger says: %v", f.name, err)
+		if b, err := os.ReadFile(f.Path(dir)); err != nil || string(b) != string(f.Content()) {
+			t.Errorf("%s is not what the ledger says: %v", f.Name, err)
 		}
-		names[f.name] = true
+		names[f.Name] = true
 	}
 	if len(names) != len(files) {
 		t.Errorf("%d names for %d files", len(names), len(files))
 	}
-	if err := os.Remove(files[3].path(dir)); err != nil {
+	if err := os.Remove(files[3].Path(dir)); err != nil {
 		t.Fatal(err)
 	}
-	if left, err := originals(dir, files); left != 49 || err != nil {
+	if left, err := rig.Originals(dir, files); left != 49 || err != nil {
 		t.Errorf("originals = %d, %v; want 49", left, err)
 	}
 }

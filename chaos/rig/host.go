@@ -1,7 +1,7 @@
-package main
+package rig
 
-// host is a network namespace of its own, joined to the others' by a bridge.
-type host struct {
+// Host is a network namespace of its own, joined to the others' by a bridge.
+type Host struct {
 	ns   string // its name for `ip netns`
 	addr string // on the bridge
 	link string // the bridge's end of its cable

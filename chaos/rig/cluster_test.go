@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -10,27 +10,27 @@ import (
 )
 
 func TestLacks(t *testing.T) {
-	nodes := []*node{{name: "n1", id: "a"}, {name: "n2", id: "b"}}
-	alive := func(ids ...string) (m []member) {
+	nodes := []*Node{{Name: "n1", ID: "a"}, {Name: "n2", ID: "b"}}
+	alive := func(ids ...string) (m []Member) {
 		for _, id := range ids {
-			m = append(m, member{Node: id, Alive: true})
+			m = append(m, Member{Node: id, Alive: true})
 		}
 		return m
 	}
 	for _, tc := range []struct {
 		name string
-		list memberList
+		list MemberList
 		want string // part of the error; empty: nothing is lacking
 	}{
-		{"all well", memberList{Members: alive("a", "b"), Leader: "a", Quorum: true}, ""},
-		{"another one dead", memberList{Members: append(alive("a", "b"), member{Node: "c"}), Leader: "a", Quorum: true}, ""},
-		{"one unknown", memberList{Members: alive("a"), Leader: "a", Quorum: true}, "n2 is not alive"},
-		{"one dead", memberList{Members: append(alive("a"), member{Node: "b"}), Leader: "a", Quorum: true}, "n2 is not alive"},
-		{"no leader", memberList{Members: alive("a", "b"), Quorum: true}, "no leader"},
-		{"no quorum", memberList{Members: alive("a", "b"), Leader: "a"}, "no quorum"},
+		{"all well", MemberList{Members: alive("a", "b"), Leader: "a", Quorum: true}, ""},
+		{"another one dead", MemberList{Members: append(alive("a", "b"), Member{Node: "c"}), Leader: "a", Quorum: true}, ""},
+		{"one unknown", MemberList{Members: alive("a"), Leader: "a", Quorum: true}, "n2 is not alive"},
+		{"one dead", MemberList{Members: append(alive("a"), Member{Node: "b"}), Leader: "a", Quorum: true}, "n2 is not alive"},
+		{"no leader", MemberList{Members: alive("a", "b"), Quorum: true}, "no leader"},
+		{"no quorum", MemberList{Members: alive("a", "b"), Leader: "a"}, "no quorum"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			err := tc.list.lacks(nodes)
+			err := tc.list.Lacks(nodes)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("lacks = %v, want %q", err, tc.want)
 			}
@@ -56,7 +56,7 @@ func TestAwait(t *testing.T) {
 	}{
 		{"at once", 0, time.Hour, nil},
 		{"later", 30 * time.Second, time.Hour, nil},
-		{"never", time.Hour, 2 * time.Hour, []error{errTimeout, missing}},
+		{"never", time.Hour, 2 * time.Hour, []error{ErrTimeout, missing}},
 		{"given up", time.Hour, time.Second, []error{context.DeadlineExceeded}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestAwait(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), tc.ctx)
 				defer cancel()
 				began := time.Now()
-				err := await(ctx, "something", time.Minute, func(context.Context) error {
+				err := Await(ctx, "something", time.Minute, func(context.Context) error {
 					if time.Since(began) < tc.after {
 						return missing
 					}
@@ -80,11 +80,5 @@ func TestAwait(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-func TestMedian(t *testing.T) {
-	if got := median([]time.Duration{9, 1, 5}); got != 5 {
-		t.Errorf("median = %d", got)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bytes"
@@ -13,9 +13,10 @@ import (
 	"time"
 )
 
-// The parts of the nodes' answers that are looked at.
+// What is looked at of a node's answers.
 type (
-	status struct {
+	// Status is of /cluster/status.
+	Status struct {
 		Node    string `json:"node"`
 		Leader  string `json:"leader"`
 		Applied uint64 `json:"applied"`
@@ -32,14 +33,16 @@ type (
 			} `json:"states"`
 		} `json:"sources"`
 	}
-	memberList struct {
-		Members []member `json:"members"`
+	// MemberList is of /cluster/members.
+	MemberList struct {
+		Members []Member `json:"members"`
 		Removed []string `json:"removed"`
 		Leader  string   `json:"leader"`
 		Voters  int      `json:"voters"`
 		Quorum  bool     `json:"quorum"`
 	}
-	member struct {
+	// Member is one of them.
+	Member struct {
 		Node    string `json:"node"`
 		Alive   bool   `json:"alive"`
 		State   string `json:"state"`
@@ -48,10 +51,12 @@ type (
 		Gossip  string `json:"gossip"`
 		Applied uint64 `json:"applied"`
 	}
-	ringInfo struct {
+	// RingInfo is of /cluster/ring.
+	RingInfo struct {
 		Digest string `json:"digest"`
 	}
-	packInfo struct {
+	// PackInfo is one pack of /cluster/packs.
+	PackInfo struct {
 		ID           string `json:"id"`
 		Key          string `json:"key"`
 		Range        string `json:"range"`
@@ -60,7 +65,8 @@ type (
 		Dead         int64  `json:"dead"`
 		Acknowledged bool   `json:"acknowledged"`
 	}
-	lease struct {
+	// Lease is one of /cluster/leases.
+	Lease struct {
 		Token  string `json:"token"`
 		Holder string `json:"holder"`
 		Job    struct {
@@ -68,7 +74,8 @@ type (
 			Range string `json:"range"`
 		} `json:"job"`
 	}
-	located struct {
+	// Located is of /cluster/locate/NAME.
+	Located struct {
 		In     string `json:"in"`
 		State  string `json:"state"`
 		Pack   string `json:"pack"`
@@ -76,43 +83,45 @@ type (
 		Size   int64  `json:"size"`
 		Owner  string `json:"owner"`
 	}
+	// tokenCreated is of `desnode token -o json`.
 	tokenCreated struct {
 		Token       string `json:"token"`
 		JoinCommand string `json:"join_command"`
 	}
+	// problem is of any answer that is one.
 	problem struct {
 		Code string `json:"code"`
 	}
 )
 
-// errStatus: a node answered, but not with what was asked for.
-var errStatus = errors.New("unexpected answer")
+// ErrStatus: a node answered, but not with what was asked for.
+var ErrStatus = errors.New("unexpected answer")
 
 // askWithin bounds one question to a node; a frozen one never answers.
 const askWithin = 10 * time.Second
 
-// get asks a node for a JSON document.
-func (n *node) get(ctx context.Context, path string, out any) error {
+// Get asks a node for a JSON document.
+func (n *Node) Get(ctx context.Context, path string, out any) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, askWithin, fmt.Errorf("no answer in %s", askWithin))
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.base+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Base+path, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := n.client.Do(req)
+	resp, err := n.Client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%s: %w", n.name, err)
+		return fmt.Errorf("%s: %w", n.Name, err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return fmt.Errorf("%s: %s: %w", n.name, path, err)
+		return fmt.Errorf("%s: %s: %w", n.Name, path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s: %s: %w", n.name, path, resp.Status, cut(body), errStatus)
+		return fmt.Errorf("%s: %s: %s: %s: %w", n.Name, path, resp.Status, cut(body), ErrStatus)
 	}
 	if err := json.Unmarshal(body, out); err != nil {
-		return fmt.Errorf("%s: %s: %w", n.name, path, err)
+		return fmt.Errorf("%s: %s: %w", n.Name, path, err)
 	}
 	return nil
 }
@@ -120,13 +129,13 @@ func (n *node) get(ctx context.Context, path string, out any) error {
 // cut shortens what is shown.
 func cut(b []byte) []byte { return bytes.TrimSpace(b[:min(len(b), 1000)]) }
 
-// cli runs a client command against the node and returns its output.
-func (n *node) cli(ctx context.Context, args ...string) ([]byte, error) {
-	return n.run(ctx, append(args, "--addr", n.base)...)
+// CLI runs a client command against the node and returns its output.
+func (n *Node) CLI(ctx context.Context, args ...string) ([]byte, error) {
+	return n.Run(ctx, append(args, "--addr", n.Base)...)
 }
 
-// run runs a command of the program where the node is and returns its output.
-func (n *node) run(ctx context.Context, args ...string) ([]byte, error) {
+// Run runs a command of the program where the node is and returns its output.
+func (n *Node) Run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := n.command(args...)
 	cmd.SysProcAttr = dieWithParent()
 	var stdout, stderr bytes.Buffer
@@ -141,14 +150,14 @@ func (n *node) run(ctx context.Context, args ...string) ([]byte, error) {
 		err = cause
 	}
 	if err != nil {
-		return stdout.Bytes(), fmt.Errorf("desnode %s at %s: %w: %s", strings.Join(args, " "), n.name, err, cut(stderr.Bytes()))
+		return stdout.Bytes(), fmt.Errorf("desnode %s at %s: %w: %s", strings.Join(args, " "), n.Name, err, cut(stderr.Bytes()))
 	}
 	return stdout.Bytes(), nil
 }
 
 // cliJSON runs a client command with -o json.
-func (n *node) cliJSON(ctx context.Context, out any, args ...string) error {
-	b, err := n.cli(ctx, append(args, "-o", "json")...)
+func (n *Node) cliJSON(ctx context.Context, out any, args ...string) error {
+	b, err := n.CLI(ctx, append(args, "-o", "json")...)
 	if err != nil {
 		return err
 	}
@@ -158,28 +167,31 @@ func (n *node) cliJSON(ctx context.Context, out any, args ...string) error {
 	return nil
 }
 
-// locate asks a node where a name is.
-func (n *node) locate(ctx context.Context, name string) (l located, err error) {
-	return l, n.get(ctx, "/cluster/locate/"+escape(name), &l)
+// Locate asks a node where a name is.
+func (n *Node) Locate(ctx context.Context, name string) (l Located, err error) {
+	return l, n.Get(ctx, "/cluster/locate/"+escape(name), &l)
 }
 
-func (n *node) members(ctx context.Context) (l memberList, err error) {
-	return l, n.get(ctx, "/cluster/members", &l)
+// Members asks a node for the members it knows.
+func (n *Node) Members(ctx context.Context) (l MemberList, err error) {
+	return l, n.Get(ctx, "/cluster/members", &l)
 }
 
-func (n *node) packs(ctx context.Context) ([]packInfo, error) {
+// Packs asks a node for the manifest.
+func (n *Node) Packs(ctx context.Context) ([]PackInfo, error) {
 	var l struct {
-		Packs []packInfo `json:"packs"`
+		Packs []PackInfo `json:"packs"`
 	}
-	err := n.get(ctx, "/cluster/packs", &l)
+	err := n.Get(ctx, "/cluster/packs", &l)
 	return l.Packs, err
 }
 
-func (n *node) leases(ctx context.Context) ([]lease, error) {
+// Leases asks a node for the leases that live.
+func (n *Node) Leases(ctx context.Context) ([]Lease, error) {
 	var l struct {
-		Leases []lease `json:"leases"`
+		Leases []Lease `json:"leases"`
 	}
-	err := n.get(ctx, "/cluster/leases", &l)
+	err := n.Get(ctx, "/cluster/leases", &l)
 	return l.Leases, err
 }
 

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -13,21 +13,21 @@ import (
 	"github.com/datavision/desnode/deploy/dev"
 )
 
-// servers are a Postgres and an S3 server of a cluster's own.
-type servers struct {
+// Servers are a Postgres and an S3 server of a cluster's own.
+type Servers struct {
 	dir      string
-	postgres *dev.Postgres
+	Postgres *dev.Postgres
 	s3       *dev.S3
 }
 
 const bucket = "archive"
 
-// startServers starts both below dir, which Postgres's user can look into.
-func startServers(ctx context.Context, dir string) (_ *servers, err error) {
-	s := &servers{dir: dir}
+// StartServers starts both below dir, which Postgres's user can look into.
+func StartServers(ctx context.Context, dir string) (_ *Servers, err error) {
+	s := &Servers{dir: dir}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.stop())
+			err = errors.Join(err, s.Stop())
 		}
 	}()
 	for _, d := range []string{filepath.Dir(dir), dir} { // made for us alone
@@ -40,7 +40,7 @@ func startServers(ctx context.Context, dir string) (_ *servers, err error) {
 			return nil, err
 		}
 	}
-	if s.postgres, err = dev.StartPostgres(ctx, filepath.Join(dir, "postgres")); err != nil {
+	if s.Postgres, err = dev.StartPostgres(ctx, filepath.Join(dir, "postgres")); err != nil {
 		return nil, err
 	}
 	if s.s3, err = dev.StartS3(ctx, filepath.Join(dir, "s3")); err != nil {
@@ -49,45 +49,46 @@ func startServers(ctx context.Context, dir string) (_ *servers, err error) {
 	return s, s.s3.MakeBucket(bucket)
 }
 
-func (s *servers) stop() (err error) {
+// Stop ends both, when they run.
+func (s *Servers) Stop() (err error) {
 	if s.s3 != nil {
 		err = s.s3.Stop()
 	}
-	if s.postgres != nil {
-		err = errors.Join(err, s.postgres.Stop())
+	if s.Postgres != nil {
+		err = errors.Join(err, s.Postgres.Stop())
 	}
 	return err
 }
 
-// store is the URL of the cluster's store.
-func (s *servers) store() string {
+// Store is the URL of the cluster's store.
+func (s *Servers) Store() string {
 	return fmt.Sprintf("s3://%s/packs?endpoint=%s&region=%s", bucket, s.s3.Endpoint, dev.S3Region)
 }
 
-// object is where the server keeps one object of that store.
-func (s *servers) object(key string) string {
+// Object is where the server keeps one object of that store.
+func (s *Servers) Object(key string) string {
 	return filepath.Join(s.dir, "s3", "buckets", bucket, "packs", filepath.FromSlash(key))
 }
 
-// environ is the credentials of the store.
-func (s *servers) environ() []string {
+// Environ is the credentials of the store.
+func (s *Servers) Environ() []string {
 	return []string{"AWS_ACCESS_KEY_ID=" + dev.S3AccessKey, "AWS_SECRET_ACCESS_KEY=" + dev.S3SecretKey}
 }
 
-// list writes files below dir and has the source system list them.
-func (s *servers) list(ctx context.Context, dir string, files []*file) error {
-	if err := write(dir, files); err != nil {
+// List writes files below dir and has the source system list them.
+func (s *Servers) List(ctx context.Context, dir string, files []*File) error {
+	if err := Write(dir, files); err != nil {
 		return err
 	}
 	old := time.Now().Add(-100 * 24 * time.Hour).Truncate(time.Second)
 	rows := make([][]any, len(files))
 	for i, f := range files {
-		if err := os.Chtimes(f.path(dir), old, old); err != nil {
+		if err := os.Chtimes(f.Path(dir), old, old); err != nil {
 			return err
 		}
-		rows[i] = []any{f.name, f.path(dir), f.size, old}
+		rows[i] = []any{f.Name, f.Path(dir), f.Size, old}
 	}
-	conn, err := pgx.Connect(ctx, s.postgres.URL)
+	conn, err := pgx.Connect(ctx, s.Postgres.URL)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"bufio"
@@ -23,30 +23,32 @@ const (
 	stackWithin = 5 * time.Second  // after SIGQUIT
 )
 
-var errEnded = errors.New("the node ended by itself")
+// ErrEnded: a process is not there that should be.
+var ErrEnded = errors.New("the node ended by itself")
 
-// node is one node of a cluster, one process after another over one data dir.
-type node struct {
-	name  string // n1, n2, …
+// Node is one node of a cluster, one process after another over one data dir.
+type Node struct {
+	Name  string // n1, n2, …
 	bin   string
 	dir   string // of its configuration, its logs and, in data, its data dir
-	host  *host  // nil: this machine's own network
+	Host  *Host  // nil: this machine's own network
 	env   []string
 	extra []string // flags of every start
 
-	client *http.Client
+	Client *http.Client
 	lives  int
-	id     string // the cluster's word for it, once it was ready
-	base   string // URL of this life's HTTP face
+	ID     string // the cluster's word for it, once it was ready
+	Base   string // URL of this life's HTTP face
 
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when the process is gone
 	result error         // of Wait, once ended is closed
 }
 
-func newNode(bin, dir, name string, h *host) (*node, error) {
-	n := &node{name: name, bin: bin, dir: filepath.Join(dir, name), host: h}
-	n.client = &http.Client{Transport: &http.Transport{
+// NewNode makes the folder of a node of that binary in dir; nil: no host of its own.
+func NewNode(bin, dir, name string, h *Host) (*Node, error) {
+	n := &Node{Name: name, bin: bin, dir: filepath.Join(dir, name), Host: h}
+	n.Client = &http.Client{Transport: &http.Transport{
 		DialContext:         n.dial,
 		MaxIdleConnsPerHost: 256,
 		DisableCompression:  true,
@@ -55,24 +57,24 @@ func newNode(bin, dir, name string, h *host) (*node, error) {
 }
 
 // dial opens a connection from where the node is.
-func (n *node) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	if n.host != nil {
-		return n.host.dial(ctx, network, addr)
+func (n *Node) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if n.Host != nil {
+		return n.Host.dial(ctx, network, addr)
 	}
 	return new(net.Dialer).DialContext(ctx, network, addr)
 }
 
-// config returns the file of the node's configuration.
-func (n *node) config() string { return filepath.Join(n.dir, "desnode.yaml") }
+// Config returns the file of the node's configuration.
+func (n *Node) Config() string { return filepath.Join(n.dir, "desnode.yaml") }
 
 // log returns the file that this life logs to.
-func (n *node) log() string { return filepath.Join(n.dir, fmt.Sprintf("life-%d.log", n.lives)) }
+func (n *Node) log() string { return filepath.Join(n.dir, fmt.Sprintf("life-%d.log", n.lives)) }
 
 // command is the program with args, run where the node is.
-func (n *node) command(args ...string) *exec.Cmd {
+func (n *Node) command(args ...string) *exec.Cmd {
 	program := append([]string{n.bin}, args...)
-	if n.host != nil {
-		program = n.host.inside(program)
+	if n.Host != nil {
+		program = n.Host.inside(program)
 	}
 	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Env = append(environ(), n.env...)
@@ -89,14 +91,14 @@ func environ() (rest []string) {
 	return rest
 }
 
-// start begins a life: `desnode start`, or `desnode join …`, on any free ports.
+// Start begins a life: `desnode start`, or `desnode join …`, on any free ports.
 // It returns at once.
-func (n *node) start(verb ...string) error {
-	args := append(verb, "--config", n.config(), "--data-dir", filepath.Join(n.dir, "data"))
-	if n.host == nil {
+func (n *Node) Start(verb ...string) error {
+	args := append(verb, "--config", n.Config(), "--data-dir", filepath.Join(n.dir, "data"))
+	if n.Host == nil {
 		args = append(args, "--http", "127.0.0.1:0", "--cluster", "127.0.0.1:0", "--gossip", "127.0.0.1:0")
 	} else {
-		args = append(args, "--http", "127.0.0.1:8080", "--cluster", n.host.addr+":7947", "--gossip", n.host.addr+":7946")
+		args = append(args, "--http", "127.0.0.1:8080", "--cluster", n.Host.addr+":7947", "--gossip", n.Host.addr+":7946")
 	}
 	n.lives++
 	log, err := os.OpenFile(n.log(), os.O_CREATE|os.O_EXCL|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -110,7 +112,7 @@ func (n *node) start(verb ...string) error {
 		return err
 	}
 	ended := make(chan struct{})
-	n.cmd, n.ended, n.base = cmd, ended, ""
+	n.cmd, n.ended, n.Base = cmd, ended, ""
 	go func() {
 		defer close(ended)
 		n.result = cmd.Wait()
@@ -118,8 +120,8 @@ func (n *node) start(verb ...string) error {
 	return nil
 }
 
-// running reports whether a process of this node is there, frozen or not.
-func (n *node) running() bool {
+// Running reports whether a process of this node is there, frozen or not.
+func (n *Node) Running() bool {
 	if n.cmd == nil {
 		return false
 	}
@@ -131,47 +133,48 @@ func (n *node) running() bool {
 	}
 }
 
-// ready waits until this life answers.
-func (n *node) ready(ctx context.Context) error {
-	err := await(ctx, n.name+" is ready", readyWithin, func(context.Context) error {
-		if !n.running() {
+// Ready waits until this life answers.
+func (n *Node) Ready(ctx context.Context) error {
+	err := Await(ctx, n.Name+" is ready", readyWithin, func(context.Context) error {
+		if !n.Running() {
 			return nil
 		}
 		line, err := n.logged("node ready")
 		if err != nil {
 			return err
 		}
-		n.base = "http://" + line.HTTP
+		n.Base = "http://" + line.HTTP
 		return nil
 	})
-	if err == nil && !n.running() {
-		err = fmt.Errorf("%s: %w: %w", n.name, errEnded, n.result)
+	if err == nil && !n.Running() {
+		err = fmt.Errorf("%s: %w: %w", n.Name, ErrEnded, n.result)
 	}
 	if err != nil {
 		return fmt.Errorf("%w%s", err, n.lastWords())
 	}
-	var s status
-	if err := n.get(ctx, "/cluster/status", &s); err != nil {
+	var s Status
+	if err := n.Get(ctx, "/cluster/status", &s); err != nil {
 		return err
 	}
-	n.id = s.Node
+	n.ID = s.Node
 	return nil
 }
 
-// logLine is what is looked for in the JSON lines of a node's log.
-type logLine struct {
+// LogLine is what is looked for in the JSON lines of a node's log.
+type LogLine struct {
 	Level string `json:"level"`
 	Msg   string `json:"msg"`
 	HTTP  string `json:"http"`
 	Error string `json:"error"`
 }
 
-var errNotLogged = errors.New("not logged")
+// ErrNotLogged: a message is not in a log.
+var ErrNotLogged = errors.New("not logged")
 
 // logged returns the first line of this life's log with that message.
-func (n *node) logged(msg string) (found logLine, err error) {
-	err = errNotLogged
-	scanErr := n.scanLog(func(line logLine, _ []byte) {
+func (n *Node) logged(msg string) (found LogLine, err error) {
+	err = ErrNotLogged
+	scanErr := n.ScanLog(func(line LogLine, _ []byte) {
 		if err != nil && line.Msg == msg {
 			found, err = line, nil
 		}
@@ -179,17 +182,17 @@ func (n *node) logged(msg string) (found logLine, err error) {
 	return found, errors.Join(err, scanErr)
 }
 
-// scanLog calls each for all whole lines of this life's log so far; what is
+// ScanLog calls each for all whole lines of this life's log so far; what is
 // not JSON (a panic, say) has only raw.
-func (n *node) scanLog(each func(line logLine, raw []byte)) error {
+func (n *Node) ScanLog(each func(line LogLine, raw []byte)) error {
 	b, err := os.ReadFile(n.log())
 	if err != nil {
 		return err
 	}
 	for raw := range bytes.Lines(b) {
-		var line logLine
+		var line LogLine
 		if json.Unmarshal(raw, &line) != nil {
-			line = logLine{}
+			line = LogLine{}
 		}
 		each(line, raw)
 	}
@@ -197,7 +200,7 @@ func (n *node) scanLog(each func(line logLine, raw []byte)) error {
 }
 
 // lastWords is the end of this life's log, for errors.
-func (n *node) lastWords() string {
+func (n *Node) lastWords() string {
 	f, err := os.Open(n.log())
 	if err != nil {
 		return ""
@@ -209,15 +212,15 @@ func (n *node) lastWords() string {
 			last = last[1:]
 		}
 	}
-	text := fmt.Sprintf("\n  %s's last words (%s):", n.name, n.log())
+	text := fmt.Sprintf("\n  %s's last words (%s):", n.Name, n.log())
 	for _, l := range last {
 		text += "\n    " + l
 	}
 	return text
 }
 
-// cpu is the time that the cores have given to a life that is over.
-func (n *node) cpu() time.Duration {
+// CPU is the time that the cores have given to a life that is over.
+func (n *Node) CPU() time.Duration {
 	if n.cmd == nil || n.cmd.ProcessState == nil {
 		return 0
 	}
@@ -225,31 +228,33 @@ func (n *node) cpu() time.Duration {
 }
 
 // signal sends this life a signal.
-func (n *node) signal(sig syscall.Signal) error {
-	if !n.running() {
-		return fmt.Errorf("%s: %w", n.name, errEnded)
+func (n *Node) signal(sig syscall.Signal) error {
+	if !n.Running() {
+		return fmt.Errorf("%s: %w", n.Name, ErrEnded)
 	}
 	return n.cmd.Process.Signal(sig)
 }
 
-// freeze stops the process where it is; thaw lets it go on.
-func (n *node) freeze() error { return n.signal(syscall.SIGSTOP) }
-func (n *node) thaw() error   { return n.signal(syscall.SIGCONT) }
+// Freeze stops the process where it is.
+func (n *Node) Freeze() error { return n.signal(syscall.SIGSTOP) }
 
-// kill ends this life with SIGKILL, frozen or not, and waits until the process
+// Thaw lets a frozen process go on.
+func (n *Node) Thaw() error { return n.signal(syscall.SIGCONT) }
+
+// Kill ends this life with SIGKILL, frozen or not, and waits until the process
 // is gone. It is an error when it was gone already.
-func (n *node) kill() error {
+func (n *Node) Kill() error {
 	err := n.signal(syscall.SIGKILL)
 	if n.cmd != nil {
 		<-n.ended
 	}
-	n.client.CloseIdleConnections()
+	n.Client.CloseIdleConnections()
 	return err
 }
 
-// stop ends this life with SIGTERM and waits until the process is gone.
-func (n *node) stop(ctx context.Context) error {
-	defer n.client.CloseIdleConnections()
+// Stop ends this life with SIGTERM and waits until the process is gone.
+func (n *Node) Stop(ctx context.Context) error {
+	defer n.Client.CloseIdleConnections()
 	if err := n.signal(syscall.SIGTERM); err != nil {
 		return err
 	}
@@ -257,31 +262,31 @@ func (n *node) stop(ctx context.Context) error {
 		return errors.Join(err, n.dump(ctx))
 	}
 	if n.result != nil {
-		return fmt.Errorf("%s was told to stop: %w%s", n.name, n.result, n.lastWords())
+		return fmt.Errorf("%s was told to stop: %w%s", n.Name, n.result, n.lastWords())
 	}
 	return nil
 }
 
 // exited waits for the end of the process.
-func (n *node) exited(ctx context.Context, within time.Duration) error {
+func (n *Node) exited(ctx context.Context, within time.Duration) error {
 	t := time.NewTimer(within)
 	defer t.Stop()
 	select {
 	case <-n.ended:
 		return nil
 	case <-t.C:
-		return fmt.Errorf("%w for %s, %s ends", errTimeout, within, n.name)
+		return fmt.Errorf("%w for %s, %s ends", ErrTimeout, within, n.Name)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
 // dump has a process that hangs write its goroutines to its log, which ends it.
-func (n *node) dump(ctx context.Context) error {
-	if !n.running() {
+func (n *Node) dump(ctx context.Context) error {
+	if !n.Running() {
 		return nil
 	}
-	err := errors.Join(n.thaw(), n.signal(syscall.SIGQUIT))
+	err := errors.Join(n.Thaw(), n.signal(syscall.SIGQUIT))
 	if waitErr := n.exited(context.WithoutCancel(ctx), stackWithin); waitErr != nil {
 		return errors.Join(err, waitErr)
 	}

@@ -1,4 +1,4 @@
-package main
+package rig
 
 import (
 	"context"
@@ -15,24 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// network is some hosts on one bridge, which itself has no address: they reach
+// Network is some hosts on one bridge, which itself has no address: they reach
 // one another and nothing else.
-type network struct {
+type Network struct {
 	bridge string
-	hosts  []*host
+	Hosts  []*Host
 }
 
 // networks numbers those of this process.
 var networks atomic.Int32
 
-// newNetwork makes count hosts. Their names carry this process's number. It
+// NewNetwork makes count hosts. Their names carry this process's number. It
 // needs root's rights over the network (CAP_NET_ADMIN, CAP_SYS_ADMIN).
-func newNetwork(ctx context.Context, count int) (_ *network, err error) {
+func NewNetwork(ctx context.Context, count int) (_ *Network, err error) {
 	tag := fmt.Sprintf("%d%c", os.Getpid(), 'a'+(networks.Add(1)-1)%26)
-	w := &network{bridge: "desb" + tag}
+	w := &Network{bridge: "desb" + tag}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("make networks of our own (that takes root): %w", err), w.close())
+			err = errors.Join(fmt.Errorf("make networks of our own (that takes root): %w", err), w.Close())
 		}
 	}()
 	if err := ip(ctx, "link", "add", w.bridge, "type", "bridge"); err != nil {
@@ -42,11 +42,11 @@ func newNetwork(ctx context.Context, count int) (_ *network, err error) {
 		return nil, err
 	}
 	for i := range count {
-		h := &host{ns: fmt.Sprintf("desnode-%s-%d", tag, i+1), addr: fmt.Sprintf("10.83.0.%d", i+1), link: fmt.Sprintf("des%s%d", tag, i+1)}
+		h := &Host{ns: fmt.Sprintf("desnode-%s-%d", tag, i+1), addr: fmt.Sprintf("10.83.0.%d", i+1), link: fmt.Sprintf("des%s%d", tag, i+1)}
 		if err := ip(ctx, "netns", "add", h.ns); err != nil {
 			return nil, err
 		}
-		w.hosts = append(w.hosts, h)
+		w.Hosts = append(w.Hosts, h)
 		for _, args := range [][]string{
 			{"link", "add", h.link, "type", "veth", "peer", "name", "eth0", "netns", h.ns},
 			{"link", "set", h.link, "master", w.bridge, "up"},
@@ -62,14 +62,16 @@ func newNetwork(ctx context.Context, count int) (_ *network, err error) {
 	return w, nil
 }
 
-// cut takes the host's cable out of the bridge; heal puts it back.
-func (h *host) cut(ctx context.Context) error  { return ip(ctx, "link", "set", h.link, "down") }
-func (h *host) heal(ctx context.Context) error { return ip(ctx, "link", "set", h.link, "up") }
+// Cut takes the host's cable out of the bridge.
+func (h *Host) Cut(ctx context.Context) error { return ip(ctx, "link", "set", h.link, "down") }
 
-// close removes the hosts and the bridge. Their processes must be gone.
-func (w *network) close() (err error) {
+// Heal puts the cable back.
+func (h *Host) Heal(ctx context.Context) error { return ip(ctx, "link", "set", h.link, "up") }
+
+// Close removes the hosts and the bridge. Their processes must be gone.
+func (w *Network) Close() (err error) {
 	ctx := context.Background() // it is done whatever ended
-	for _, h := range w.hosts {
+	for _, h := range w.Hosts {
 		// The kernel would take the cable away with the host, but later.
 		err = errors.Join(err, unlink(ctx, h.link), ip(ctx, "netns", "del", h.ns))
 	}
@@ -102,13 +104,13 @@ func ip(ctx context.Context, args ...string) error {
 
 // inside is a command line that runs in the host. `ip netns exec` becomes the
 // program, so that the process started is the program itself.
-func (h *host) inside(program []string) []string {
+func (h *Host) inside(program []string) []string {
 	return append([]string{ipProgram(), "netns", "exec", h.ns}, program...)
 }
 
 // dial opens a connection from inside the host: a socket belongs to the
 // namespace of the thread that makes it.
-func (h *host) dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+func (h *Host) dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -124,7 +126,7 @@ func (h *host) dial(ctx context.Context, network, addr string) (conn net.Conn, e
 
 // dialHere takes the calling thread into the host for as long as it dials, and
 // reports whether it is back.
-func (h *host) dialHere(ctx context.Context, network, addr string) (conn net.Conn, back bool, err error) {
+func (h *Host) dialHere(ctx context.Context, network, addr string) (conn net.Conn, back bool, err error) {
 	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return nil, true, err

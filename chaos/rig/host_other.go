@@ -1,0 +1,28 @@
+//go:build !linux
+
+package rig
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Network is there so that the programs build: namespaces are Linux's.
+type Network struct{ Hosts []*Host }
+
+var errNoHosts = errors.New("network namespaces need Linux")
+
+// NewNetwork makes no hosts here.
+func NewNetwork(context.Context, int) (*Network, error) { return nil, errNoHosts }
+
+// Close does nothing.
+func (*Network) Close() error { return nil }
+
+// Cut and Heal do nothing.
+func (*Host) Cut(context.Context) error  { return errNoHosts }
+func (*Host) Heal(context.Context) error { return errNoHosts }
+
+func (*Host) inside(program []string) []string { return program }
+
+func (*Host) dial(context.Context, string, string) (net.Conn, error) { return nil, errNoHosts }
