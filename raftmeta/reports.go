@@ -203,10 +203,14 @@ func (p *Pack) awaitedAt() uint64 {
 // index. It is never wrongly true; false may only mean that this node has not
 // heard of it yet. Who was removed does not count, who joins does.
 func (m *Meta) AppliedEverywhere(index uint64) bool {
-	v := m.View()
+	return m.View().appliedEverywhere(m.cfg.Node, index)
+}
+
+// appliedEverywhere is AppliedEverywhere as the node knows it whose view this is.
+func (v *View) appliedEverywhere(self NodeID, index uint64) bool {
 	for _, member := range v.members.all() {
 		applied := member.Applied
-		if member.ID == m.cfg.Node {
+		if member.ID == self {
 			applied = v.applied
 		}
 		if applied < index {
