@@ -94,7 +94,7 @@ func (k *Keeper) takeHost(ctx context.Context, s source.Source, row source.Row) 
 	switch {
 	case h.Host == k.cfg.Host: // taken, and cut before it was clean
 		mine = h
-	case h.Host == "" && len(v.Members()) <= 1:
+	case h.Host == "" && len(v.Members()) <= 1 && v.Generation() == 1:
 		mine.Clean = true // all that is known was found out here
 		return true, k.setHost(ctx, mine, modIndex)
 	case !k.lost(v, h) || !sees(ctx, s, row):
