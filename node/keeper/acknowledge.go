@@ -128,7 +128,7 @@ func (a *acknowledging) flush(ctx context.Context, name string) error {
 		switch r {
 		case source.AckDone:
 			a.live++
-		case source.AckGone, source.AckRefused:
+		case source.AckGone, source.AckRefused, source.AckNoRow, source.AckOtherPack, source.AckOlder:
 			if r == source.AckRefused && a.refused != nil {
 				a.refused(name, b.acks[i].ID, b.acks[i].Version)
 			}

@@ -35,6 +35,9 @@ var (
 	ErrOutside = errors.New("path outside the source's roots")
 	// ErrInUse: a process has the file open for writing.
 	ErrInUse = errors.New("file is open for writing")
+	// ErrSuperseded: a newer life of this cluster, a restored or rebuilt one, has
+	// claimed the source: this one may not work on it any more.
+	ErrSuperseded = errors.New("a newer generation of the cluster has claimed the source")
 	// ErrUnidentified: there are rows of which nobody knows which file they reach.
 	ErrUnidentified = errors.New("rows without a file id")
 )

@@ -94,13 +94,31 @@ const (
 	// AckDone: the row was MARKED at that version and is PACKED now, or its
 	// des_pack was this pack already (whatever its state): the record is live.
 	AckDone AckResult = iota
-	// AckGone: no such row, or it has moved on: the record is dead.
+	// AckGone: the row is there at the record's version or a later one, as
+	// something else than the record lists, and no pack has ever had it: this
+	// version was never acknowledged. The record is dead.
 	AckGone
 	// AckRefused: the database refused to change this very row (a constraint,
 	// a trigger); the attempt is counted, at the last the row is FAILED, and the
 	// record is dead.
 	AckRefused
+	// What follows is dead too when the pack's packing was cut short. It says
+	// nothing about a record that may have been acknowledged in an earlier life of
+	// the cluster.
+	//
+	// AckNoRow: no row of that id, or the row of that id has another name.
+	AckNoRow
+	// AckOtherPack: another pack has the row.
+	AckOtherPack
+	// AckOlder: the row has no pack and a lower version than the record's: the
+	// database is in an older state than the archive, or has lost what desnode
+	// wrote.
+	AckOlder
 )
+
+// Dead reports whether a record with this result is dead when its pack was
+// built in this life of the cluster.
+func (r AckResult) Dead() bool { return r != AckDone }
 
 // PackerRows is the role that moves MARKED rows to PACKED.
 type PackerRows interface {
@@ -172,6 +190,70 @@ type ReaderRows interface {
 	ByName(ctx context.Context, name string) (Row, error)
 	// ByID returns the row with that id.
 	ByID(ctx context.Context, id string) (Row, error)
+}
+
+// ListRows is the part of the reader's role that reads whole tables, to hold
+// them against the archive.
+type ListRows interface {
+	// Rows lists up to limit rows, whatever their state, in the driver's order
+	// behind the id after ("" from the start).
+	Rows(ctx context.Context, after string, limit int) ([]Row, error)
+	// ByIDs returns the rows with these ids, at most MaxBatch, in the driver's
+	// order. Ids that no row has are left out.
+	ByIDs(ctx context.Context, ids []string) ([]Row, error)
+}
+
+// Restored is what the archive says about a row that has lost what desnode
+// wrote to it: the newest live record of the row's name.
+type Restored struct {
+	ID      string
+	Name    string // des_name
+	Version uint32 // archive_version
+	Size    int64
+	ModTime time.Time
+	SHA256  [sha256.Size]byte
+	Pack    desformat.PackID
+	// PackedAt is when the pack was built; the row is given it as marked_at too.
+	PackedAt time.Time
+	// State is Packed, or DeletedSource when the original is known to be gone;
+	// DeletedAt is when that was, zero: not known.
+	State     State
+	DeletedAt time.Time
+	Cluster   desformat.ClusterID
+	ShardBits uint8
+	// Generated: desnode made the name, so the row's own may be another.
+	Generated bool
+}
+
+// RestoreResult says what a restoration found.
+type RestoreResult uint8
+
+// The results.
+const (
+	// RestoreDone: the row is as the archive says now.
+	RestoreDone RestoreResult = iota
+	// RestoreAlready: the row had this pack.
+	RestoreAlready
+	// RestoreNewer: the row is about something else: changed, archived by another
+	// pack or failed since, or of another name. It is left as it is; but one of
+	// that name that is to be archived again gets at least the record's version.
+	RestoreNewer
+	// RestoreMissing: no such row.
+	RestoreMissing
+	// RestoreRefused: the database refused to change this very row (a constraint,
+	// a trigger, another row that is served under the name).
+	RestoreRefused
+)
+
+// RestorerRows is the role that gives rows back what desnode had written to
+// them. Only a cluster that is being rebuilt needs it.
+type RestorerRows interface {
+	// Restore brings rows without a pack that are ACTIVE or MARKED, with the
+	// record's size, time and name and no other checksum, to the record's state at
+	// once, with all that archiving writes. It reports each result in the order
+	// given. A row that the database refuses does not stop the others. Repeating
+	// it has no effect.
+	Restore(ctx context.Context, rows []Restored) ([]RestoreResult, error)
 }
 
 // Tally sums up rows.
