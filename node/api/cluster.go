@@ -43,7 +43,7 @@ func (x *exchange) cluster(path string) {
 		x.verify()
 	case path == PathRetry:
 		x.retry()
-	case x.pace(path), x.membership(path):
+	case x.pace(path), x.membership(path), x.recovery(path), x.backup(path):
 	default:
 		x.problem(&Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "no such endpoint; /openapi.yaml lists them"})
 	}

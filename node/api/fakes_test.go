@@ -122,6 +122,7 @@ func fullObserver(t testing.TB) *observer {
 			Uploads: []raftmeta.Upload{{Key: cp.Key, Pack: pack, Token: token, BeganAt: at}}, Leases: 1,
 			Cache: CacheStatus{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, StoreCalls: map[string]int64{"get": 3},
 			Pauses: []Pause{{Work: "pack", Reason: "disk full", Until: at}}, Pace: fullThrottle(at),
+			Superseded: 2, Rebuild: &RebuildStatus{true, "adopt", "backups/1-77", true, 1, 2, 3, 4, 5, 6, 7, 8},
 		},
 		packs: PackList{[]PackInfo{{
 			ID: pack, Key: cp.Key, Range: rng, Token: token, MinSeq: token, MaxSeq: token, Size: 10, SHA256: strings.Repeat("ab", 32),

@@ -48,6 +48,12 @@ func filled(v any) any {
 			v.Sources[i].Buckets = list(v.Sources[i].Buckets)
 		}
 		return v
+	case Unfinished:
+		v.Findings = list(v.Findings)
+		return v
+	case BackupList:
+		v.Backups = list(v.Backups)
+		return v
 	case FailedPage:
 		v.Rows = list(v.Rows)
 		return v

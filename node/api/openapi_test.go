@@ -204,6 +204,7 @@ func TestContractListsEveryPath(t *testing.T) {
 		PathStatus, PathImport, PathArchive, PathVerify, PathFailed, PathRetry, PathPacks, PathLeases, PathMembers, PathBacklog,
 		PathThrottle, PathPause, PathResume,
 		PathRing, PathRemoveMember, PathLeave, PathTokens, PathRevokeToken, PathRotateKeys,
+		PathUnfinished, PathRecover, PathCompare, PathBackup, PathBackups,
 	}
 	listed := parsedContract(t).Paths.Keys()
 	slices.Sort(served)
@@ -228,6 +229,9 @@ func TestContractHasTheFieldsOfTheTypes(t *testing.T) {
 		"MemberInfo": MemberInfo{}, "RemoveMemberRequest": RemoveMemberRequest{}, "RingInfo": RingInfo{},
 		"TokenRequest": TokenRequest{}, "TokenCreated": TokenCreated{}, "TokenList": TokenList{}, "RevokeRequest": RevokeRequest{},
 		"LeaveRequest": LeaveRequest{}, "Left": Left{}, "RotateRequest": RotateRequest{}, "RotateEvent": RotateEvent{},
+		"Unfinished": Unfinished{}, "Finding": Finding{}, "RecoverRequest": RecoverRequest{}, "RecoverEvent": RecoverEvent{},
+		"CompareRequest": CompareRequest{}, "CompareEvent": CompareEvent{}, "Difference": Difference{},
+		"BackupRequest": BackupRequest{}, "BackupList": BackupList{}, "BackupInfo": BackupInfo{}, "RebuildStatus": RebuildStatus{},
 		"ImportFile": ImportFile{}, "FailureCode": FailureCode{}, "Pause": Pause{},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -77,6 +77,10 @@ type Config struct {
 	Throttler Throttler
 	// Cluster answers PathMembers, PathRing and so on; nil: nothing does.
 	Cluster Cluster
+	// Recoverer answers PathUnfinished, PathRecover and PathCompare; nil: nothing does.
+	Recoverer Recoverer
+	// Backups answers PathBackup and PathBackups; nil: nothing does.
+	Backups Backups
 	// ShardBits is the length of a shard's prefix; nil: the default of 10.
 	ShardBits func() uint8
 	// Ready says why the node can't answer yet; nil: it always can.

@@ -298,6 +298,32 @@ type Status struct {
 	StoreCalls  map[string]int64  `json:"store_requests"` // by kind (get, head, put, list, move, delete) since start
 	Pauses      []Pause           `json:"pauses"`
 	Pace        Throttle          `json:"pace"`
+
+	// Superseded is a newer generation that has claimed the store or a source: the
+	// cluster lives on elsewhere, this node does no work for it and tells no name
+	// absent. 0: none is known.
+	Superseded uint64 `json:"superseded,omitempty"`
+	// Rebuild is how far the rebuild is that began this generation; nil: none did.
+	Rebuild *RebuildStatus `json:"rebuild,omitempty"`
+}
+
+// RebuildStatus is how far a rebuild or a restore is. Until it is done, a name
+// that is not found is answered by 503. Only the node that rebuilds has the
+// counts; they begin anew when it is restarted.
+type RebuildStatus struct {
+	Done   bool   `json:"done"`
+	Phase  string `json:"phase,omitempty"` // what it is at; empty when it is done
+	Base   string `json:"base,omitempty"`  // the backup or the data dir it began from
+	Source bool   `json:"source"`          // the sources' state columns are written too
+
+	Listed       int64 `json:"listed"`       // objects under packs/
+	Read         int64 `json:"read"`         // ends of packs
+	Adopted      int64 `json:"adopted"`      // packs
+	Refused      int64 `json:"refused"`      // objects that are no whole pack of this cluster
+	Acknowledged int64 `json:"acknowledged"` // packs
+	Rows         int64 `json:"rows"`         // restored
+	Requests     int64 `json:"requests"`     // of the store
+	Bytes        int64 `json:"bytes"`        // got from it
 }
 
 // MemberCounts are how many nodes the cluster has, and how many of them the
