@@ -6,9 +6,10 @@ import (
 	"fmt"
 )
 
-// commandVersion is the version of the encoding of all commands. A new kind,
-// field or meaning needs a new version: a node that does not know it stops
-// rather than diverge. Version 1, still read, did not name the proposer.
+// commandVersion is the version of the encoding of all commands. A node that
+// does not know a kind or a field of it stops by that, rather than diverge;
+// another meaning of what is known needs a new version. Version 1, still read,
+// did not name the proposer.
 const commandVersion = 2
 
 // command is one change of the state. apply runs on every node and must reach
@@ -67,6 +68,8 @@ func newCommand(kind string) (command, bool) {
 		return new(ackPackCommand), true
 	case kindVerifyPack:
 		return new(verifyPackCommand), true
+	case kindAdopt:
+		return new(adoptCommand), true
 	}
 	return nil, false
 }

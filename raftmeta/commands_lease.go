@@ -53,6 +53,9 @@ func (s *state) grantable(j Job) error {
 			return fmt.Errorf("%s: %s holds %s under token %s: %w", j, l.Holder, l.Job, l.Token, ErrClash)
 		}
 	}
+	if !s.rebuildDone(s.generation) && j.waitsForRebuild() {
+		return fmt.Errorf("%s: %w", j, ErrRebuilding)
+	}
 	switch j.Kind {
 	case JobMark:
 		if j.Source == "" {
@@ -62,7 +65,7 @@ func (s *state) grantable(j Job) error {
 		if s.ranges.anyUnacked(j.Range) {
 			return fmt.Errorf("%s: %w", j, ErrUnacknowledged)
 		}
-	case JobCollect:
+	case JobCollect, JobBackup, JobRebuild:
 	case JobAck, JobVerify, JobDelete:
 		return s.packsGrantable(j)
 	default:
@@ -113,6 +116,13 @@ func clash(a, b Job) bool {
 
 func (j Job) locksPacks() bool {
 	return j.Kind == JobAck || j.Kind == JobVerify || j.Kind == JobDelete
+}
+
+// waitsForRebuild: before the manifest names every pack of earlier generations,
+// a row would be packed a second time, an original deleted on the word of one
+// pack of two, or an object collected that is a pack.
+func (j Job) waitsForRebuild() bool {
+	return j.Kind == JobMark || j.Kind == JobPack || j.Kind == JobDelete || j.Kind == JobCollect
 }
 
 // String names the job in errors and logs.

@@ -120,15 +120,9 @@ func checkPack(p *Pack) error {
 	fail := func(what string) error {
 		return fmt.Errorf("add pack %s: %s: %w", p.ID, what, ErrInvalid)
 	}
-	switch {
-	case p.ID.IsZero():
-		return fail("no id")
-	case p.Size <= 0 || p.Records == 0 || p.PayloadBytes < 0:
-		return fail("empty")
-	case !inside(p.Catalog, p.Size) || !inside(p.Index, p.Size):
-		return fail("a section beyond the object's end")
-	case p.MinSeq.Compare(p.MaxSeq) > 0 || p.MaxSeq.Compare(p.Token) > 0:
-		return fail(fmt.Sprintf("seqs %s to %s under token %s", p.MinSeq, p.MaxSeq, p.Token))
+	switch what := contradiction(p); {
+	case what != "":
+		return fail(what)
 	case len(p.Copies) != 1 || p.Copies[0].Site != "" || p.Copies[0].Key != desformat.PackKey(p.Range, p.Token, p.ID):
 		return fail("its one copy must be in the cluster's own store, under the pack's key")
 	case !p.Copies[0].VerifiedAt.IsZero() || p.Copies[0].VerifiedBy != "" || p.Copies[0].Damage != "":
@@ -137,6 +131,22 @@ func checkPack(p *Pack) error {
 		return fail("acknowledged or replaced before it was added")
 	}
 	return nil
+}
+
+// contradiction says what is impossible in what a pack says of its bytes; "":
+// nothing.
+func contradiction(p *Pack) string {
+	switch {
+	case p.ID.IsZero():
+		return "no id"
+	case p.Size <= 0 || p.Records == 0 || p.PayloadBytes < 0:
+		return "empty"
+	case !inside(p.Catalog, p.Size) || !inside(p.Index, p.Size):
+		return "a section beyond the object's end"
+	case p.MinSeq.Compare(p.MaxSeq) > 0 || p.MaxSeq.Compare(p.Token) > 0:
+		return fmt.Sprintf("seqs %s to %s under token %s", p.MinSeq, p.MaxSeq, p.Token)
+	}
+	return ""
 }
 
 func inside(s desformat.Section, size int64) bool {

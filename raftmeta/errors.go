@@ -45,11 +45,20 @@ var (
 	ErrTokenExpired = errors.New("join token expired")
 	// ErrTokenUsed: as many nodes as the join token allows have joined by it.
 	ErrTokenUsed = errors.New("join token used up")
+	// ErrRebuilding: the rebuild that begins this generation is not done yet, so
+	// nothing is marked, packed, deleted or collected.
+	ErrRebuilding = errors.New("this generation is being rebuilt")
+	// ErrRebuilt: the rebuild of this generation is recorded as done; nothing is
+	// adopted after that.
+	ErrRebuilt = errors.New("this generation is rebuilt already")
 	// ErrInvalid: the command contradicts itself; repeating it is useless.
 	ErrInvalid = errors.New("invalid command")
 	// ErrStateLost: Dir is empty although this node was in the cluster before. To
 	// form the cluster again would issue its tokens a second time.
 	ErrStateLost = errors.New("the cluster's state is lost")
+	// ErrRolledBack: a voter's data dir was put back from an older copy, this
+	// node's or the leader's: what was committed may be lost from the log.
+	ErrRolledBack = errors.New("the Raft log went back in time")
 	// ErrLocked: another process uses the data dir.
 	ErrLocked = errors.New("another node uses this data dir")
 	// ErrOtherNode: the data dir belongs to a node with another id.
@@ -60,6 +69,10 @@ var (
 	// ErrUnknownCommand: the log or a snapshot holds what only a newer version
 	// of desnode understands. The state machine stops there, and Run ends.
 	ErrUnknownCommand = errors.New("written by a newer version of desnode")
+	// ErrSnapshot: a snapshot of the state is cut or damaged.
+	ErrSnapshot = errors.New("corrupt snapshot")
+	// ErrNoState: the data dir holds nothing that is known to be committed.
+	ErrNoState = errors.New("no committed state in the data dir")
 	// ErrStorage: the Raft log could not be written or read.
 	ErrStorage = errors.New("storage of the Raft log")
 	// ErrClosed: Run has ended, or is about to.

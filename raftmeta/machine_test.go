@@ -289,7 +289,7 @@ func TestSnapshotRestores(t *testing.T) {
 
 func TestDamagedSnapshotIsRefused(t *testing.T) {
 	b := smallWorld(t).bytes()
-	known := func(err error) bool { return errors.Is(err, errSnapshot) || errors.Is(err, ErrUnknownCommand) }
+	known := func(err error) bool { return errors.Is(err, ErrSnapshot) || errors.Is(err, ErrUnknownCommand) }
 	for n := range b {
 		if _, err := readSnapshot(bytes.NewReader(b[:n])); !known(err) {
 			t.Fatalf("cut to %d bytes: %v", n, err)
@@ -305,7 +305,7 @@ func TestDamagedSnapshotIsRefused(t *testing.T) {
 		}
 	}
 	_, err := readSnapshot(bytes.NewReader(append(bytes.Clone(b), ' ')))
-	wantErr(t, err, errSnapshot)
+	wantErr(t, err, ErrSnapshot)
 	_, err = readSnapshot(bytes.NewReader(bytes.Replace(b, []byte("raftmeta 1"), []byte("raftmeta 2"), 1)))
 	wantErr(t, err, ErrUnknownCommand)
 }

@@ -39,6 +39,8 @@ func codes() []coded {
 		{"no-token", ErrNoToken},
 		{"token-expired", ErrTokenExpired},
 		{"token-used", ErrTokenUsed},
+		{"rebuilding", ErrRebuilding},
+		{"rebuilt", ErrRebuilt},
 		{"invalid", ErrInvalid},
 		{"unknown-command", ErrUnknownCommand},
 	}

@@ -33,8 +33,24 @@ import (
 // removed members and no tokens writes no such lines, so its snapshots load.
 const snapshotMagic = "desnode-raftmeta 1\n"
 
-// errSnapshot: the snapshot is cut or damaged.
-var errSnapshot = errors.New("corrupt snapshot")
+// WriteSnapshot writes the whole state as text. The same state gives the same
+// bytes, whichever node writes it.
+func (v *View) WriteSnapshot(to io.Writer) error {
+	if err := writeSnapshot(to, &v.state); err != nil {
+		return fmt.Errorf("write snapshot: %w", err)
+	}
+	return nil
+}
+
+// ReadSnapshot reads what WriteSnapshot wrote. The view is of that moment for
+// ever. ErrSnapshot: cut or damaged. ErrUnknownCommand: of a newer version.
+func ReadSnapshot(from io.Reader) (*View, error) {
+	s, err := readSnapshot(from)
+	if err != nil {
+		return nil, fmt.Errorf("read snapshot: %w", err)
+	}
+	return &View{state: s, changed: make(chan struct{})}, nil
+}
 
 type snapshot struct{ state state }
 
@@ -146,13 +162,13 @@ func encodeLine(kind string, body any) ([]byte, error) {
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 // readSnapshot returns ErrUnknownCommand for a newer version's snapshot and
-// errSnapshot for a damaged one.
+// ErrSnapshot for a damaged one.
 func readSnapshot(from io.Reader) (state, error) {
 	r := bufio.NewReaderSize(from, 1<<16)
 	crc := crc32.New(castagnoli())
 	head, err := r.ReadString('\n')
 	if err != nil {
-		return state{}, fmt.Errorf("first line: %w: %w", errSnapshot, err)
+		return state{}, fmt.Errorf("first line: %w: %w", ErrSnapshot, err)
 	}
 	if head != snapshotMagic {
 		return state{}, fmt.Errorf("first line %.40q: %w", head, ErrUnknownCommand)
@@ -162,11 +178,11 @@ func readSnapshot(from io.Reader) (state, error) {
 	for lines := 0; ; lines++ {
 		b, err := r.ReadBytes('\n')
 		if err != nil {
-			return state{}, fmt.Errorf("line %d: %w: %w", lines, errSnapshot, err)
+			return state{}, fmt.Errorf("line %d: %w: %w", lines, ErrSnapshot, err)
 		}
 		var l snapshotLine
 		if err := json.Unmarshal(b, &l); err != nil {
-			return state{}, fmt.Errorf("line %d: %w: %w", lines, errSnapshot, err)
+			return state{}, fmt.Errorf("line %d: %w: %w", lines, ErrSnapshot, err)
 		}
 		if l.Kind == "end" {
 			return s, checkEnd(b, snapshotEnd{lines, crc.Sum32()}, r)
@@ -184,10 +200,10 @@ func checkEnd(line []byte, found snapshotEnd, rest io.ByteReader) error {
 		return err
 	}
 	if !bytes.Equal(line, want) {
-		return fmt.Errorf("last line is %q, for what was read %q: %w", line, want, errSnapshot)
+		return fmt.Errorf("last line is %q, for what was read %q: %w", line, want, ErrSnapshot)
 	}
 	if _, err := rest.ReadByte(); !errors.Is(err, io.EOF) {
-		return fmt.Errorf("bytes behind the last line: %w", errSnapshot)
+		return fmt.Errorf("bytes behind the last line: %w", ErrSnapshot)
 	}
 	return nil
 }

@@ -40,11 +40,13 @@ const (
 	JobVerify  JobKind = "verify"  // read one pack back
 	JobDelete  JobKind = "delete"  // delete the originals of one pack
 	JobCollect JobKind = "collect" // collect garbage
+	JobBackup  JobKind = "backup"  // write the manifest to the store, and forget old backups
+	JobRebuild JobKind = "rebuild" // adopt what earlier generations have left in the store
 )
 
 // Job is one piece of work that a lease permits. Packing jobs clash when their
-// ranges overlap, marking jobs when their source is the same, collecting jobs
-// always, all others when they have a pack in common.
+// ranges overlap, marking jobs when their source is the same, those on packs
+// when they have one in common, all others always with their own kind.
 type Job struct {
 	Kind   JobKind            `json:"kind"`
 	Source string             `json:"source,omitempty"` // JobMark

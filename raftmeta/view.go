@@ -136,20 +136,18 @@ func (s *state) fenced(t desformat.Token) bool {
 
 // Garbage reports that u's object belongs to no pack and never will: its token
 // is fenced, no manifest entry names it, and, for a token of an earlier
-// generation, every rebuild since is recorded as done. Liveness and fence are
-// read at this view's one Raft index. The caller looks at the object's age.
+// generation, the rebuild that began this one is recorded as done. Liveness and
+// fence are read at this view's one Raft index. The caller looks at the
+// object's age.
 func (v *View) Garbage(u Upload) bool { return v.garbage(u) }
 
 func (s *state) garbage(u Upload) bool {
 	if _, added := s.packs.get(packKey(u.Pack)); added || !s.fenced(u.Token) {
 		return false
 	}
-	for g := u.Token.Generation + 1; g <= s.generation; g++ {
-		if !s.rebuildDone(g) {
-			return false
-		}
-	}
-	return true
+	// A life begins with an empty state, so its own rebuild has looked through
+	// the packs of all earlier ones, those included whose rebuild never ended.
+	return u.Token.Generation == s.generation || s.rebuildDone(s.generation)
 }
 
 // RebuildDone reports whether the rebuild that began the generation is
