@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -66,13 +64,13 @@ func (r *auditRecord) key() auditKey { return auditKey{r.Source, r.ID, r.Path} }
 // auditLog is an append-only file of JSON lines. A line is durable when append
 // returns nil; concurrent appends share an fsync.
 type auditLog struct {
-	path string
+	disk Disk
 	now  func() time.Time
 
 	sync sync.Mutex // held while syncing, so that waiters share the next one
 
 	mu      sync.Mutex // guards what follows
-	f       *os.File
+	f       DiskFile
 	size    int64
 	written uint64 // appends written
 	synced  uint64 // appends known to be durable
@@ -81,16 +79,16 @@ type auditLog struct {
 	roots   map[string]bool // file ids of the roots below which originals were deleted
 }
 
-func openAudit(path string, now func() time.Time) (*auditLog, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+func openAudit(disk Disk, now func() time.Time) (*auditLog, error) {
+	f, err := disk.Open(auditName)
 	if err != nil {
 		return nil, fmt.Errorf("audit log: %w", err)
 	}
-	l := &auditLog{path: path, now: now, f: f, open: map[auditKey]auditRecord{}, roots: map[string]bool{}}
+	l := &auditLog{disk: disk, now: now, f: f, open: map[auditKey]auditRecord{}, roots: map[string]bool{}}
 	if err := l.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("audit log %s: %w", path, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", auditName, err), f.Close())
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := disk.Sync(); err != nil {
 		return nil, errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
 	}
 	return l, nil
@@ -256,12 +254,12 @@ func (l *auditLog) rotate(limit int64) error {
 	if l.size < limit || len(l.open) > 0 || l.written != l.synced || l.failed != nil {
 		return nil
 	}
-	old := l.path + "." + l.now().UTC().Format("20060102T150405.000000000")
-	if err := os.Link(l.path, old); err != nil { // never replaces another
+	old := auditName + "." + l.now().UTC().Format("20060102T150405.000000000")
+	if err := l.disk.Link(auditName, old); err != nil { // never replaces another
 		return fmt.Errorf("audit log: %w", err)
 	}
-	next := l.path + ".new"
-	f, err := os.OpenFile(next, os.O_CREATE|os.O_RDWR|os.O_APPEND|os.O_TRUNC, 0o600)
+	next := auditName + ".new"
+	f, err := l.disk.Create(next)
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
@@ -269,7 +267,7 @@ func (l *auditLog) rotate(limit int64) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
 	}
-	if err := errors.Join(os.Rename(next, l.path), syncDir(filepath.Dir(l.path))); err != nil {
+	if err := errors.Join(l.disk.Rename(next, auditName), l.disk.Sync()); err != nil {
 		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
 	}
 	err = l.f.Close()
@@ -278,7 +276,7 @@ func (l *auditLog) rotate(limit int64) error {
 }
 
 // carryRoots writes what the next log must know of the ones before.
-func (l *auditLog) carryRoots(next *os.File) (size int64, err error) {
+func (l *auditLog) carryRoots(next DiskFile) (size int64, err error) {
 	var buf bytes.Buffer
 	for _, root := range slices.Sorted(maps.Keys(l.roots)) {
 		if err := json.NewEncoder(&buf).Encode(auditRecord{Time: l.now().UTC(), Event: auditRoot, Root: root}); err != nil {
@@ -293,14 +291,6 @@ func (l *auditLog) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.f.Close()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir) // #nosec G304 -- the node's own data dir
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 func hexSum(sum [32]byte) string { return hex.EncodeToString(sum[:]) }

@@ -19,7 +19,7 @@ import (
 func openTestAudit(t *testing.T, path string) *auditLog {
 	t.Helper()
 	c := &clock{now: time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)}
-	l, err := openAudit(path, c.Now)
+	l, err := openAudit(folder(filepath.Dir(path)), c.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +97,7 @@ func TestForeignAuditLogIsRefused(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{}\nnot JSON\n{}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openAudit(path, time.Now); err == nil || !strings.Contains(err.Error(), "line 2") {
+	if _, err := openAudit(folder(filepath.Dir(path)), time.Now); err == nil || !strings.Contains(err.Error(), "line 2") {
 		t.Errorf("openAudit = %v, want line 2", err)
 	}
 }

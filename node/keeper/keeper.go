@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -77,6 +76,7 @@ type Config struct {
 	Store    Store
 	Sources  []source.Source
 	Dir      string // the data dir: audit.log stands here
+	Disk     Disk   // in place of Dir; default: the folder Dir
 
 	// DeleteSource switches the deletion of originals on. It needs a store
 	// whose conditional create works and which is not the default folder. The
@@ -153,6 +153,9 @@ func (c Config) withDefaults() Config {
 	if c.Host == "" {
 		c.Host = hostID(c.Node)
 	}
+	if c.Disk == nil {
+		c.Disk = folder(c.Dir)
+	}
 	if c.AllSources == nil {
 		c.AllSources = func() error { return nil }
 	}
@@ -172,7 +175,7 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) validate() error {
-	if c.Manifest == nil || c.Commands == nil || c.Store == nil || c.Dir == "" {
+	if c.Manifest == nil || c.Commands == nil || c.Store == nil || c.Dir == "" && c.Disk == nil {
 		return errors.New("keeper: Manifest, Commands, Store and Dir are required")
 	}
 	if c.MaxAttempts < 0 || c.DeleteGrace < 0 || c.ScrubInterval < 0 || c.ScrubBytesPerDay < 0 || c.Workers < 0 || c.DeleteWorkers < 0 || c.Interval < 0 {
@@ -226,7 +229,7 @@ func New(cfg Config) (*Keeper, error) {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
 	k.metrics = m
-	if k.audit, err = openAudit(filepath.Join(cfg.Dir, auditName), cfg.Now); err != nil {
+	if k.audit, err = openAudit(cfg.Disk, cfg.Now); err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
 	return k, nil

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -41,8 +39,8 @@ type build struct {
 	due    source.Due
 	limit  pace.Amount // the build ends when it has packed so much
 	id     desformat.PackID
-	path   string
-	spool  spoolFile
+	file   string // the spool file's name
+	spool  SpoolFile
 	writer *desformat.Writer
 	footer desformat.Footer
 	marked map[int64]int64 // rows packed by marked_at, in Unix seconds
@@ -153,9 +151,9 @@ func (p *Packer) newBuild(l raftmeta.Lease, rng desformat.Range, due source.Due,
 	for i := range sources {
 		b.state[sources[i].Name] = &sourceState{source: &sources[i], left: make(map[string]*trouble)}
 	}
-	b.path = filepath.Join(p.cfg.SpoolDir, b.id.String()+spoolSuffix)
+	b.file = b.id.String() + spoolSuffix
 	var err error
-	if b.spool, err = p.create(b.path); err != nil {
+	if b.spool, err = p.cfg.Spool.Create(b.file); err != nil {
 		return nil, spoolError(err)
 	}
 	b.writer, err = desformat.NewWriter(b.spool, desformat.WriterConfig{
@@ -170,9 +168,9 @@ func (p *Packer) newBuild(l raftmeta.Lease, rng desformat.Range, due source.Due,
 
 // remove closes and removes the spool file.
 func (b *build) remove() {
-	err := errors.Join(b.spool.Close(), os.Remove(b.path))
+	err := errors.Join(b.spool.Close(), b.p.cfg.Spool.Remove(b.file))
 	if err != nil {
-		b.p.cfg.Logger.Warn("spool file stays until the next start", "path", b.path, "err", err)
+		b.p.cfg.Logger.Warn("spool file stays until the next start", "file", b.file, "err", err)
 	}
 }
 
@@ -402,7 +400,7 @@ func (b *build) acknowledgeAgain(ctx context.Context, s *sourceState) error {
 			b.p.metrics.again.Inc()
 		case source.AckRefused:
 			b.refusedRow(rowKey{s.source.Name, acks[i].ID, acks[i].Version})
-		case source.AckGone: // changed meanwhile: marked and packed anew
+		case source.AckGone, source.AckNoRow, source.AckOtherPack, source.AckOlder: // changed meanwhile: marked and packed anew
 		}
 	}
 	return nil

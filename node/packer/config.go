@@ -117,6 +117,8 @@ type Config struct {
 	Node     raftmeta.NodeID // orders the cuts, so that nodes begin at different ones; default "": by rising range
 	SpoolDir string          // a folder of the packer's own; created, and emptied of what a crash left
 
+	Spool Spool // in place of SpoolDir; default: the folder SpoolDir
+
 	// Emptied reports whether a root's folder, by its id, is known for one below
 	// which originals were deleted: when it is empty they are absent, and no disk
 	// is missing. nil: none is known.
@@ -169,7 +171,7 @@ func (c Config) validate() error {
 	need(c.Store != nil, "Store")
 	need(c.Finder != nil, "Finder")
 	need(c.Acks != nil, "Acks")
-	need(c.SpoolDir != "", "SpoolDir")
+	need(c.SpoolDir != "" || c.Spool != nil, "SpoolDir")
 	if min(c.PackSize, c.RoundBytes, c.SmallFile, c.ReadAhead, int64(c.MaxWait), int64(c.Backoff), int64(c.Poll)) < 0 ||
 		min(c.MaxAttempts, c.Workers, c.Readers, c.PutRetries) < 0 {
 		errs = append(errs, errors.New("packer: negative size, time or count"))
@@ -204,6 +206,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Pace == nil {
 		c.Pace = pace.Free{}
+	}
+	if c.Spool == nil {
+		c.Spool = spoolFolder(c.SpoolDir)
 	}
 	if c.Emptied == nil {
 		c.Emptied = func(string) bool { return false }

@@ -18,7 +18,6 @@ import (
 type Packer struct {
 	cfg     Config
 	metrics *metrics
-	create  func(path string) (spoolFile, error)
 	buffers sync.Pool     // *[]byte for small files
 	kick    chan struct{} // one pending wake-up of Run
 	running chan struct{} // holds one token while a round runs
@@ -88,7 +87,6 @@ func New(cfg Config) (*Packer, error) {
 	return &Packer{
 		cfg:     cfg,
 		metrics: metrics,
-		create:  createSpool,
 		kick:    make(chan struct{}, 1),
 		running: make(chan struct{}, 1),
 

@@ -40,7 +40,7 @@ type round struct {
 
 func (p *Packer) round(ctx context.Context, flush bool) (Result, error) {
 	if !p.cleaned {
-		if err := cleanSpool(p.cfg.SpoolDir); err != nil {
+		if err := p.cfg.Spool.Clean(); err != nil {
 			return Result{}, err
 		}
 		p.cleaned = true

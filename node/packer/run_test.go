@@ -158,7 +158,7 @@ func TestNewRefusesABadConfig(t *testing.T) {
 		{"no store", func(c *Config) { c.Store = nil }},
 		{"no finder", func(c *Config) { c.Finder = nil }},
 		{"no acknowledger", func(c *Config) { c.Acks = nil }},
-		{"no spool", func(c *Config) { c.SpoolDir = "" }},
+		{"no spool", func(c *Config) { c.SpoolDir, c.Spool = "", nil }},
 		{"tiny packs", func(c *Config) { c.PackSize = 100 }},
 		{"negative workers", func(c *Config) { c.Workers = -1 }},
 		{"negative wait", func(c *Config) { c.MaxWait = -1 }},

@@ -225,7 +225,7 @@ func BenchmarkBuild(b *testing.B) {
 			}
 			w.mark("files", batch...)
 			p := w.packer(func(c *Config) { c.Finder = nothingLives{} })
-			if err := cleanSpool(w.spool); err != nil {
+			if err := spoolFolder(w.spool).Clean(); err != nil {
 				b.Fatal(err)
 			}
 			b.SetBytes(size * int64(files))

@@ -27,10 +27,9 @@ func BenchmarkBuildTree(b *testing.B) {
 		b.Fatal(err)
 	}
 	w.mark("files", batch...)
-	p := w.packer(func(c *Config) { c.Finder = nothingLives{} })
-	p.create = createSpool
+	p := w.packer(func(c *Config) { c.Finder, c.Spool = nothingLives{}, spoolFolder(w.spool) })
 	w.sources[0].Files = source.NewFolders(func() []string { return []string{w.dir} })
-	if err := cleanSpool(w.spool); err != nil {
+	if err := spoolFolder(w.spool).Clean(); err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(bytes)

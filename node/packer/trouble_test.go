@@ -93,13 +93,8 @@ func (m *moved) Marked(ctx context.Context, r desformat.Range, a source.After, d
 func TestFullSpoolDiskChargesNobody(t *testing.T) {
 	w := newWorld(t)
 	files := w.add(50, func(i int) int { return 20_000 })
-	p := w.packer()
-	room := int64(300_000)
-	create := p.create
-	p.create = func(path string) (spoolFile, error) {
-		f, err := create(path)
-		return &limitedSpool{f, room}, err
-	}
+	disk := &limitedDisk{Spool: spoolFolder(w.spool), room: 300_000}
+	p := w.packer(func(c *Config) { c.Spool = disk })
 	res, err := p.Once(t.Context(), true)
 	if !errors.Is(err, ErrSpoolFull) || !errors.Is(err, syscall.ENOSPC) || res.Failed != 0 || res.Packs != 0 || res.Rows != 0 {
 		t.Fatalf("%+v, %v", res, err)
@@ -112,14 +107,25 @@ func TestFullSpoolDiskChargesNobody(t *testing.T) {
 	if left, err := os.ReadDir(w.spool); err != nil || len(left) != 0 {
 		t.Errorf("%d files on the full disk, %v", len(left), err)
 	}
-	room = 1 << 30
+	disk.room = 1 << 30
 	w.drain(p)
 	w.check(files)
 }
 
-// limitedSpool is a file on a disk with little room.
+// limitedDisk is a spool on a disk with little room.
+type limitedDisk struct {
+	Spool
+	room int64
+}
+
+func (l *limitedDisk) Create(name string) (SpoolFile, error) {
+	f, err := l.Spool.Create(name)
+	return &limitedSpool{f, l.room}, err
+}
+
+// limitedSpool is a file on such a disk.
 type limitedSpool struct {
-	spoolFile
+	SpoolFile
 	room int64
 }
 
@@ -127,7 +133,7 @@ func (l *limitedSpool) WriteAt(b []byte, off int64) (int, error) {
 	if off+int64(len(b)) > l.room {
 		return 0, &fs.PathError{Op: "write", Path: "spool", Err: syscall.ENOSPC}
 	}
-	return l.spoolFile.WriteAt(b, off)
+	return l.SpoolFile.WriteAt(b, off)
 }
 
 func TestLeftoversOfACrashAreRemovedFromTheSpool(t *testing.T) {

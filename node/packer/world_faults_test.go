@@ -2,6 +2,7 @@ package packer
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
@@ -32,20 +33,34 @@ func (s faultyStore) Head(ctx context.Context, key, version string) (o store.Obj
 	return o, err
 }
 
+// faultyFolder is a spool whose steps can fail.
+type faultyFolder struct {
+	Spool
+	w *world
+}
+
+func (f faultyFolder) Create(name string) (SpoolFile, error) {
+	if f.w.step("create") != noFault {
+		return nil, fmt.Errorf("create: %w", errInjected)
+	}
+	file, err := f.Spool.Create(name)
+	return &faultySpool{file, f.w}, err
+}
+
 type faultySpool struct {
-	spoolFile
+	SpoolFile
 	w *world
 }
 
 func (f *faultySpool) WriteAt(b []byte, off int64) (n int, err error) {
 	err = f.w.do("write", func() (err error) {
-		n, err = f.spoolFile.WriteAt(b, off)
+		n, err = f.SpoolFile.WriteAt(b, off)
 		return err
 	})
 	return n, err
 }
 
-func (f *faultySpool) Sync() error { return f.w.do("sync", f.spoolFile.Sync) }
+func (f *faultySpool) Sync() error { return f.w.do("sync", f.SpoolFile.Sync) }
 
 type faultyRows struct {
 	source.Table

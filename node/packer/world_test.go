@@ -117,16 +117,12 @@ func (w *world) packer(change ...func(*Config)) *Packer {
 		c(&cfg)
 	}
 	w.spools = append(w.spools, cfg.SpoolDir)
+	if cfg.Spool == nil {
+		cfg.Spool = faultyFolder{spoolFolder(cfg.SpoolDir), w}
+	}
 	p, err := New(cfg)
 	if err != nil {
 		w.t.Fatal(err)
-	}
-	p.create = func(path string) (spoolFile, error) {
-		if w.step("create") != noFault {
-			return nil, fmt.Errorf("create: %w", errInjected)
-		}
-		f, err := createSpool(path)
-		return &faultySpool{f, w}, err
 	}
 	return p
 }
