@@ -167,6 +167,21 @@ func (n *Node) cliJSON(ctx context.Context, out any, args ...string) error {
 	return nil
 }
 
+// Invite asks a node for a token, and returns how a node starts that joins by
+// it.
+func (n *Node) Invite(ctx context.Context) (verb []string, err error) {
+	var token tokenCreated
+	if err := n.cliJSON(ctx, &token, "token"); err != nil {
+		return nil, err
+	}
+	// The line is for a shell: desnode join ADDR --token T.
+	words := strings.Fields(token.JoinCommand)
+	if len(words) < 3 || words[1] != "join" {
+		return nil, fmt.Errorf("token: join_command is %q", token.JoinCommand)
+	}
+	return []string{"join", words[2], "--token", token.Token}, nil
+}
+
 // Locate asks a node where a name is.
 func (n *Node) Locate(ctx context.Context, name string) (l Located, err error) {
 	return l, n.Get(ctx, "/cluster/locate/"+escape(name), &l)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -99,20 +98,15 @@ func (c *Cluster) Grow(ctx context.Context, count int) error {
 
 // Join adds a node by a token of a member's.
 func (c *Cluster) Join(ctx context.Context, through *Node) (*Node, error) {
-	var token tokenCreated
-	if err := through.cliJSON(ctx, &token, "token"); err != nil {
+	verb, err := through.Invite(ctx)
+	if err != nil {
 		return nil, err
-	}
-	// The line is for a shell: desnode join ADDR --token T.
-	words := strings.Fields(token.JoinCommand)
-	if len(words) < 3 || words[1] != "join" {
-		return nil, fmt.Errorf("token: join_command is %q", token.JoinCommand)
 	}
 	n, err := c.Add()
 	if err != nil {
 		return nil, err
 	}
-	if err := n.Start("join", words[2], "--token", token.Token); err != nil {
+	if err := n.Start(verb...); err != nil {
 		return nil, err
 	}
 	return n, n.Ready(ctx)

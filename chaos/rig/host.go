@@ -6,3 +6,6 @@ type Host struct {
 	addr string // on the bridge
 	link string // the bridge's end of its cable
 }
+
+// Addr is the host's address, which the others reach it at.
+func (h *Host) Addr() string { return h.addr }

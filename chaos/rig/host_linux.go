@@ -108,41 +108,54 @@ func (h *Host) inside(program []string) []string {
 	return append([]string{ipProgram(), "netns", "exec", h.ns}, program...)
 }
 
-// dial opens a connection from inside the host: a socket belongs to the
-// namespace of the thread that makes it.
+// Listen opens a port inside the host, for programs there to connect to. Who
+// accepts stays outside: a way in that no cut cable takes away.
+func (h *Host) Listen(ctx context.Context, addr string) (l net.Listener, err error) {
+	enterErr := h.enter(func() { l, err = new(net.ListenConfig).Listen(ctx, "tcp", addr) })
+	return l, errors.Join(err, enterErr)
+}
+
+// dial opens a connection from inside the host.
 func (h *Host) dial(ctx context.Context, network, addr string) (conn net.Conn, err error) {
+	enterErr := h.enter(func() { conn, err = new(net.Dialer).DialContext(ctx, network, addr) })
+	return conn, errors.Join(err, enterErr)
+}
+
+// enter does something inside the host: a socket belongs to the namespace of
+// the thread that makes it.
+func (h *Host) enter(do func()) (err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		var back bool
-		if conn, back, err = h.dialHere(ctx, network, addr); back {
+		if back, err = h.enterHere(do); back {
 			runtime.UnlockOSThread() // else the thread ends with this goroutine
 		}
 	}()
 	<-done
-	return conn, err
+	return err
 }
 
-// dialHere takes the calling thread into the host for as long as it dials, and
+// enterHere takes the calling thread into the host for as long as do takes, and
 // reports whether it is back.
-func (h *Host) dialHere(ctx context.Context, network, addr string) (conn net.Conn, back bool, err error) {
+func (h *Host) enterHere(do func()) (back bool, err error) {
 	own, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		return nil, true, err
+		return true, err
 	}
 	defer own.Close()
 	theirs, err := os.Open(filepath.Join("/run/netns", h.ns))
 	if err != nil {
-		return nil, true, err
+		return true, err
 	}
 	defer theirs.Close()
 	if err := unix.Setns(int(theirs.Fd()), unix.CLONE_NEWNET); err != nil {
-		return nil, true, fmt.Errorf("enter %s: %w", h.ns, err)
+		return true, fmt.Errorf("enter %s: %w", h.ns, err)
 	}
-	conn, err = new(net.Dialer).DialContext(ctx, network, addr)
-	if backErr := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); backErr != nil {
-		return conn, false, errors.Join(err, fmt.Errorf("leave %s: %w", h.ns, backErr))
+	do()
+	if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); err != nil {
+		return false, fmt.Errorf("leave %s: %w", h.ns, err)
 	}
-	return conn, true, err
+	return true, nil
 }

@@ -54,6 +54,13 @@ func TestHostsAreCutAndHealed(t *testing.T) {
 		{"cut, itself", nil, two, two, true},
 		{"cut, the way back", nil, two, one, false},
 		{"healed", two.Heal, one, two, true},
+		{"deaf", func(ctx context.Context) error { return two.Filter(ctx, []*Host{one}, In) }, one, two, false},
+		{"deaf, the way back", nil, two, one, false},
+		{"dumb", func(ctx context.Context) error { return two.Filter(ctx, []*Host{one}, Out) }, one, two, false},
+		{"dumb, the way back", nil, two, one, false},
+		{"dumb, itself", nil, two, two, true},
+		{"neither", two.Unfilter, one, two, true},
+		{"of others", func(ctx context.Context) error { return two.Filter(ctx, []*Host{two}, In, Out) }, one, two, true},
 	}
 	for _, s := range steps {
 		if s.do != nil {

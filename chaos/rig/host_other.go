@@ -8,6 +8,15 @@ import (
 	"net"
 )
 
+// Way is one way of what a host exchanges with another.
+type Way string
+
+// The ways.
+const (
+	In  Way = "in"
+	Out Way = "out"
+)
+
 // Network is there so that the programs build: namespaces are Linux's.
 type Network struct{ Hosts []*Host }
 
@@ -22,6 +31,13 @@ func (*Network) Close() error { return nil }
 // Cut and Heal do nothing.
 func (*Host) Cut(context.Context) error  { return errNoHosts }
 func (*Host) Heal(context.Context) error { return errNoHosts }
+
+// Filter and Unfilter do nothing.
+func (*Host) Filter(context.Context, []*Host, ...Way) error { return errNoHosts }
+func (*Host) Unfilter(context.Context) error                { return errNoHosts }
+
+// Listen opens nothing.
+func (*Host) Listen(context.Context, string) (net.Listener, error) { return nil, errNoHosts }
 
 func (*Host) inside(program []string) []string { return program }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -34,6 +35,10 @@ type Node struct {
 	Host  *Host  // nil: this machine's own network
 	env   []string
 	extra []string // flags of every start
+
+	// Shift is added to the ports of the next life, where they are fixed: in a
+	// host of its own.
+	Shift int
 
 	Client *http.Client
 	lives  int
@@ -94,11 +99,12 @@ func environ() (rest []string) {
 // Start begins a life: `desnode start`, or `desnode join …`, on any free ports.
 // It returns at once.
 func (n *Node) Start(verb ...string) error {
-	args := append(verb, "--config", n.Config(), "--data-dir", filepath.Join(n.dir, "data"))
+	args := append(verb, "--config", n.Config(), "--data-dir", n.Data())
 	if n.Host == nil {
 		args = append(args, "--http", "127.0.0.1:0", "--cluster", "127.0.0.1:0", "--gossip", "127.0.0.1:0")
 	} else {
-		args = append(args, "--http", "127.0.0.1:8080", "--cluster", n.Host.addr+":7947", "--gossip", n.Host.addr+":7946")
+		at := func(host string, port int) string { return net.JoinHostPort(host, strconv.Itoa(port+n.Shift)) }
+		args = append(args, "--http", at("127.0.0.1", 8080), "--cluster", at(n.Host.addr, 7947), "--gossip", at(n.Host.addr, 7946))
 	}
 	n.lives++
 	log, err := os.OpenFile(n.log(), os.O_CREATE|os.O_EXCL|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -132,6 +138,17 @@ func (n *Node) Running() bool {
 		return true
 	}
 }
+
+// PID is the process of this life; 0: none was started.
+func (n *Node) PID() int {
+	if n.cmd == nil {
+		return 0
+	}
+	return n.cmd.Process.Pid
+}
+
+// Data is the node's data dir.
+func (n *Node) Data() string { return filepath.Join(n.dir, "data") }
 
 // Ready waits until this life answers.
 func (n *Node) Ready(ctx context.Context) error {

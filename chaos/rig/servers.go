@@ -17,13 +17,14 @@ import (
 type Servers struct {
 	dir      string
 	Postgres *dev.Postgres
-	s3       *dev.S3
+	S3       *dev.S3
 }
 
 const bucket = "archive"
 
 // StartServers starts both below dir, which Postgres's user can look into.
-func StartServers(ctx context.Context, dir string) (_ *Servers, err error) {
+// settings are further ones of Postgres.
+func StartServers(ctx context.Context, dir string, settings ...string) (_ *Servers, err error) {
 	s := &Servers{dir: dir}
 	defer func() {
 		if err != nil {
@@ -40,19 +41,19 @@ func StartServers(ctx context.Context, dir string) (_ *Servers, err error) {
 			return nil, err
 		}
 	}
-	if s.Postgres, err = dev.StartPostgres(ctx, filepath.Join(dir, "postgres")); err != nil {
+	if s.Postgres, err = dev.StartPostgres(ctx, filepath.Join(dir, "postgres"), settings...); err != nil {
 		return nil, err
 	}
-	if s.s3, err = dev.StartS3(ctx, filepath.Join(dir, "s3")); err != nil {
+	if s.S3, err = dev.StartS3(ctx, filepath.Join(dir, "s3")); err != nil {
 		return nil, err
 	}
-	return s, s.s3.MakeBucket(bucket)
+	return s, s.S3.MakeBucket(bucket)
 }
 
 // Stop ends both, when they run.
 func (s *Servers) Stop() (err error) {
-	if s.s3 != nil {
-		err = s.s3.Stop()
+	if s.S3 != nil {
+		err = s.S3.Stop()
 	}
 	if s.Postgres != nil {
 		err = errors.Join(err, s.Postgres.Stop())
@@ -61,8 +62,18 @@ func (s *Servers) Stop() (err error) {
 }
 
 // Store is the URL of the cluster's store.
-func (s *Servers) Store() string {
-	return fmt.Sprintf("s3://%s/packs?endpoint=%s&region=%s", bucket, s.s3.Endpoint, dev.S3Region)
+func (s *Servers) Store() string { return s.StoreAt(s.S3.Addr()) }
+
+// StoreAt is that URL where the server is reached at another address.
+func (s *Servers) StoreAt(addr string) string {
+	return fmt.Sprintf("s3://%s/packs?endpoint=http://%s&region=%s", bucket, addr, dev.S3Region)
+}
+
+// Kill ends both at once, as a power cut would; their Start brings them back.
+func (s *Servers) Kill() error {
+	done := make(chan error, 1)
+	go func() { done <- s.S3.Kill() }()
+	return errors.Join(s.Postgres.Kill(), <-done)
 }
 
 // Object is where the server keeps one object of that store.

@@ -102,5 +102,8 @@ func (s *S3) BucketURL(bucket string) string {
 // Stop ends the server; its objects stay.
 func (s *S3) Stop() error { return s.proc.stop(syscall.SIGTERM) }
 
+// Kill ends the server as a power cut would.
+func (s *S3) Kill() error { return s.proc.stop(syscall.SIGKILL) }
+
 // Addr is its address, host:port.
 func (s *S3) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)) }
