@@ -45,7 +45,7 @@ type request struct {
 
 // response answers a call, as JSON. Refused, when set, is all that counts.
 type response struct {
-	Index   uint64          `json:"index,omitempty"` // opPropose: the command's; opConfirm: to be applied
+	Index   uint64          `json:"index,omitempty"` // opPropose: the command's; opConfirm: to be applied; opReport: known before
 	Term    uint64          `json:"term,omitempty"`  // opTerm
 	Value   json.RawMessage `json:"value,omitempty"` // opPropose
 	Servers []Server        `json:"servers,omitempty"`
@@ -110,8 +110,7 @@ func (m *Meta) serve(ctx context.Context, from NodeID, q *request) (response, er
 		if q.Report == nil {
 			return response{}, fmt.Errorf("empty report of %s: %w", from, ErrInvalid)
 		}
-		r.reports.put(from, *q.Report)
-		return response{}, nil
+		return response{Index: m.heardOf(r, from, *q.Report)}, nil
 	}
 	return response{}, fmt.Errorf("call %q of %s: %w", q.Op, from, ErrUnknownCommand)
 }

@@ -84,7 +84,7 @@ func TestErrorsKeepTheirIdentityBetweenNodes(t *testing.T) {
 	}
 	local := map[string]bool{ // about the process that was asked, or made by the one who asks
 		"ErrNotLeader": true, "ErrLagging": true, "ErrStateLost": true, "ErrLocked": true, "ErrOtherNode": true,
-		"ErrOtherCluster": true, "ErrStorage": true, "ErrClosed": true,
+		"ErrOtherCluster": true, "ErrStorage": true, "ErrClosed": true, "ErrSnapshot": true, "ErrNoState": true, "ErrRolledBack": true,
 	}
 	file, err := parser.ParseFile(token.NewFileSet(), "errors.go", nil, 0)
 	if err != nil {

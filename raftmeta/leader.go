@@ -147,6 +147,7 @@ func (m *Meta) reign(ctx context.Context) {
 	if !ok {
 		return
 	}
+	m.checked.Store(true) // its log holds all that is committed
 	m.leading.set(r)
 	var group sync.WaitGroup
 	group.Go(func() {

@@ -27,6 +27,8 @@ type Meta struct {
 
 	started chan struct{} // closed when raft is set
 	raft    *raft.Raft
+	began   uint64        // the last entry of the log at the start; set with raft
+	checked atomic.Bool   // began was held against what others knew: see rollback.go
 	fatal   chan error    // the first error that ends Run
 	done    chan struct{} // closed when Run or Close has ended; err is set then
 	err     error
@@ -72,7 +74,7 @@ func open(cfg Config, wrap func(logStore) logStore) (*Meta, error) {
 	if wrap != nil {
 		inner = wrap(inner)
 	}
-	m.guard = newGuard(inner, m.fail)
+	m.guard = newGuard(suffixGuard{inner, func() uint64 { return m.View().applied }, m.fail}, m.fail)
 	return m, nil
 }
 
@@ -183,6 +185,9 @@ func (m *Meta) run(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-m.fatal:
+		if errors.Is(err, ErrRolledBack) {
+			m.accuse(context.WithoutCancel(ctx))
+		}
 	}
 	m.pending.drain(shutdownGrace)
 	m.handOver()
@@ -269,6 +274,7 @@ func (m *Meta) newRaft(notify chan<- bool, transport raft.Transport) (*raft.Raft
 		// raft keeps to itself why a snapshot was refused.
 		return nil, errors.Join(fmt.Errorf("start raft: %w: %w", ErrStorage, err), m.machine.restoreErr)
 	}
+	m.began = r.LastIndex()
 	restored := r.AppliedIndex()
 	if err := m.checkGap(restored); err != nil {
 		return nil, errors.Join(err, r.Shutdown().Error())

@@ -20,12 +20,13 @@ type report struct {
 type reports struct {
 	wake chan struct{} // holds at most one signal: there is a new one
 
-	mu sync.Mutex // guards by
-	by map[NodeID]report
+	mu      sync.Mutex // guards the fields below
+	by      map[NodeID]report
+	reached map[NodeID]uint64 // the most that each has ever told in this reign
 }
 
 func newReports() *reports {
-	return &reports{wake: make(chan struct{}, 1), by: make(map[NodeID]report)}
+	return &reports{wake: make(chan struct{}, 1), by: make(map[NodeID]report), reached: make(map[NodeID]uint64)}
 }
 
 func (rs *reports) put(node NodeID, r report) {
@@ -68,12 +69,15 @@ func (m *Meta) report(ctx context.Context) {
 		moved := m.leading.changed()
 		v := m.View()
 		if leader := m.Leader(); leader != "" && leader != m.cfg.Node {
-			r := report{Applied: v.applied, LastIndex: m.raft.LastIndex(), Term: m.raft.CurrentTerm()}
 			callCtx, cancel := context.WithTimeout(ctx, m.roundTimeout())
-			_, err := m.call(callCtx, leader, request{Op: opReport, Report: &r})
+			answer, err := m.call(callCtx, leader, request{Op: opReport, Report: m.ownReport(v)})
 			cancel()
-			if err != nil {
+			switch {
+			case err != nil:
 				m.log.Debug("report to the leader", "leader", string(leader), "error", err)
+			case m.checked.CompareAndSwap(false, true):
+				m.holdAgainst(answer.Index)
+				continue // what was held back is told now
 			}
 		}
 		if !m.awaitReport(ctx, v, moved) {
