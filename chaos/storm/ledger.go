@@ -216,16 +216,48 @@ func (l *ledger) place(f *file, dir, incoming string) error {
 }
 
 // list notes that the row of a file's last version is committed, under an id.
-func (l *ledger) list(f *file, id int64, at time.Time) {
+// It reports whether that was news.
+func (l *ledger) list(f *file, id int64, at time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if f.seen.IsZero() {
 		f.id, f.seen = id, at
 		l.visible = append(l.visible, f)
 	}
-	if v := f.last(); v.listed.IsZero() {
+	v := f.last()
+	news := v.listed.IsZero()
+	if news {
 		v.listed = at
 	}
+	return news
+}
+
+// current returns the last version of a file. It is a copy.
+func (l *ledger) current(f *file) version {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return *f.last()
+}
+
+// unplaced returns the files whose last version is not at its path yet.
+func (l *ledger) unplaced(files []*file) []*file {
+	return l.those(files, func(v *version) bool { return v.placing.IsZero() })
+}
+
+// unlisted returns the files whose last version no row is known to list.
+func (l *ledger) unlisted(files []*file) []*file {
+	return l.those(files, func(v *version) bool { return v.listed.IsZero() })
+}
+
+func (l *ledger) those(files []*file, which func(*version) bool) (out []*file) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range files {
+		if which(f.last()) {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // archive notes that a row was seen to say that a version is in a pack. It
@@ -250,7 +282,6 @@ func (l *ledger) archive(f *file, sum [sha256.Size]byte, pack string, at time.Ti
 type state struct {
 	id       int64
 	seen     time.Time // since when its row is known to be committed; zero: not yet
-	archived bool      // a version of it is known to be in a pack
 	versions []version
 }
 
@@ -261,9 +292,18 @@ func (l *ledger) state(f *file) state {
 	s := state{id: f.id, seen: f.seen}
 	for _, v := range f.versions {
 		s.versions = append(s.versions, *v)
-		s.archived = s.archived || !v.archived.IsZero()
 	}
 	return s
+}
+
+// archivedBefore reports whether a version was known by then to be in a pack.
+func (s state) archivedBefore(moment time.Time) bool {
+	for i := range s.versions {
+		if at := s.versions[i].archived; !at.IsZero() && at.Before(moment) {
+			return true
+		}
+	}
+	return false
 }
 
 // sample returns up to count visible files; recent says how many of the last

@@ -19,6 +19,7 @@ const (
 	deniedNames    breach = "404 or 410 for a name that exists"
 	inventedNames  breach = "content for a name that never was"
 	staleReads     breach = "versions served after a newer one was archived"
+	strangeAnswers breach = "answers of other kinds than the contract's"
 	badRows        breach = "rows in states that they must not be in"
 	unfinishedRows breach = "rows not archived in the end"
 	strangeObjects breach = "objects in the bucket that nobody names"
@@ -29,7 +30,7 @@ const (
 
 var breaches = []breach{
 	lostFiles, wrongBytes, doublePacks, earlyDeletions, failedReads, deniedNames, inventedNames, staleReads,
-	badRows, unfinishedRows, strangeObjects, strangeRecords, leftovers, badPacks,
+	strangeAnswers, badRows, unfinishedRows, strangeObjects, strangeRecords, leftovers, badPacks,
 }
 
 // maxCases is how many cases of one kind are shown.
