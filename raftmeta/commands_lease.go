@@ -120,9 +120,14 @@ func (j Job) locksPacks() bool {
 
 // waitsForRebuild: before the manifest names every pack of earlier generations,
 // a row would be packed a second time, an original deleted on the word of one
-// pack of two, or an object collected that is a pack.
+// pack of two, or an object collected that is a pack; and the newest backup
+// would hold less than those before it.
 func (j Job) waitsForRebuild() bool {
-	return j.Kind == JobMark || j.Kind == JobPack || j.Kind == JobDelete || j.Kind == JobCollect
+	switch j.Kind {
+	case JobMark, JobPack, JobDelete, JobCollect, JobBackup:
+		return true
+	}
+	return false
 }
 
 // String names the job in errors and logs.

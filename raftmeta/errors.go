@@ -46,7 +46,7 @@ var (
 	// ErrTokenUsed: as many nodes as the join token allows have joined by it.
 	ErrTokenUsed = errors.New("join token used up")
 	// ErrRebuilding: the rebuild that begins this generation is not done yet, so
-	// nothing is marked, packed, deleted or collected.
+	// nothing is marked, packed, deleted, collected or backed up.
 	ErrRebuilding = errors.New("this generation is being rebuilt")
 	// ErrRebuilt: the rebuild of this generation is recorded as done; nothing is
 	// adopted after that.
