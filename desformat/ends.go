@@ -170,7 +170,7 @@ func encodeFooter(f *Footer) []byte {
 // is held against size: sections follow one another without gaps.
 func parseFooter(b []byte, size int64) (f *Footer, replaces int64, sum uint32, err error) {
 	if len(b) != footerLen || string(b[footerMagic:]) != endMagic {
-		return nil, 0, 0, fmt.Errorf("begins as one, but does not end as one: cut or torn: %w", ErrNotPack)
+		return nil, 0, 0, fmt.Errorf("does not end as one: cut, torn or foreign: %w", ErrNotPack)
 	}
 	if err := checkVersion(b[footerVersion:footerMagic], b[footerFlags:footerVersion]); err != nil {
 		return nil, 0, 0, err

@@ -35,29 +35,54 @@ func OpenPack(ctx context.Context, f Fetcher, size int64) (*Reader, error) {
 	if size < packHeaderLen+footerLen {
 		return nil, fmt.Errorf("begins as one, but is cut after %d bytes: %w", size, ErrNotPack)
 	}
-	n := min(size-packHeaderLen, tailLen)
-	tail, err := fetchBytes(ctx, f, size-n, n)
+	footer, raw, err := readFooter(ctx, f, size)
 	if err != nil {
 		return nil, err
-	}
-	raw := tail[n-footerLen:]
-	footer, replaces, sum, err := parseFooter(raw, size)
-	if err != nil {
-		return nil, err
-	}
-	list := tail[:n-footerLen]
-	if replaces <= int64(len(list)) {
-		list = list[int64(len(list))-replaces:]
-	} else if list, err = fetchBytes(ctx, f, size-footerLen-replaces, replaces); err != nil {
-		return nil, err
-	}
-	if err := parseReplaces(list, sum, footer); err != nil {
-		return nil, inPack(err, footer.Pack)
 	}
 	if string(encodePackHeader(footer)) != string(head) {
 		return nil, inPack(corrupt(0, "header and footer belong to different packs"), footer.Pack)
 	}
 	return &Reader{f: f, footer: *footer, raw: raw}, nil
+}
+
+// ReadFooter reads and checks the footer alone of an object of size bytes: one
+// fetch of at most 4 KiB from its end, and one more when the list of replaced
+// packs is long. It says that the object ends as a whole pack of that size does,
+// nothing about its records: OpenPack looks at the beginning as well, Verify at
+// all of it. An object that does not end as a pack is ErrNotPack.
+func ReadFooter(ctx context.Context, f Fetcher, size int64) (Footer, error) {
+	if size < packHeaderLen+footerLen {
+		return Footer{}, fmt.Errorf("%d bytes are too few for one: %w", size, ErrNotPack)
+	}
+	footer, _, err := readFooter(ctx, f, size)
+	if err != nil {
+		return Footer{}, err
+	}
+	return *footer, nil
+}
+
+// readFooter returns the footer and its bytes; size has room for both ends.
+func readFooter(ctx context.Context, f Fetcher, size int64) (footer *Footer, raw []byte, err error) {
+	n := min(size-packHeaderLen, tailLen)
+	tail, err := fetchBytes(ctx, f, size-n, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	raw = tail[n-footerLen:]
+	footer, replaces, sum, err := parseFooter(raw, size)
+	if err != nil {
+		return nil, nil, err
+	}
+	list := tail[:n-footerLen]
+	if replaces <= int64(len(list)) {
+		list = list[int64(len(list))-replaces:]
+	} else if list, err = fetchBytes(ctx, f, size-footerLen-replaces, replaces); err != nil {
+		return nil, nil, err
+	}
+	if err := parseReplaces(list, sum, footer); err != nil {
+		return nil, nil, inPack(err, footer.Pack)
+	}
+	return footer, raw, nil
 }
 
 // Footer returns what the pack's end says about all of it.

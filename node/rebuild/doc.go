@@ -1,0 +1,2 @@
+// Package rebuild brings a cluster back from its store.
+package rebuild
