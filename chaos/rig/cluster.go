@@ -70,7 +70,7 @@ func (c *Cluster) Add() (*Node, error) {
 	if len(c.Nodes) == 0 {
 		config += c.Own
 	}
-	n.env = c.Env
+	n.Env = c.Env
 	c.Nodes = append(c.Nodes, n)
 	return n, os.WriteFile(n.Config(), []byte(config), 0o600)
 }

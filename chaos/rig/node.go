@@ -31,9 +31,9 @@ var ErrEnded = errors.New("the node ended by itself")
 type Node struct {
 	Name  string // n1, n2, …
 	bin   string
-	dir   string // of its configuration, its logs and, in data, its data dir
-	Host  *Host  // nil: this machine's own network
-	env   []string
+	dir   string   // of its configuration, its logs and, in data, its data dir
+	Host  *Host    // nil: this machine's own network
+	Env   []string // added to this program's own
 	extra []string // flags of every start
 
 	// Shift is added to the ports of the next life, where they are fixed: in a
@@ -82,7 +82,7 @@ func (n *Node) command(args ...string) *exec.Cmd {
 		program = n.Host.inside(program)
 	}
 	cmd := exec.Command(program[0], program[1:]...)
-	cmd.Env = append(environ(), n.env...)
+	cmd.Env = append(environ(), n.Env...)
 	return cmd
 }
 
@@ -138,6 +138,9 @@ func (n *Node) Running() bool {
 		return true
 	}
 }
+
+// Ended is closed when the process of this life has ended.
+func (n *Node) Ended() <-chan struct{} { return n.ended }
 
 // PID is the process of this life; 0: none was started.
 func (n *Node) PID() int {
