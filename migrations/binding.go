@@ -27,6 +27,7 @@ type transition struct {
 	OldVersion, NewVersion string
 	OldClaim, NewClaim     string
 	OldMarkedAt, NewError  string
+	OldPack                string
 
 	ID, Name, DesName, Size, ModifiedAt, Version string
 	Claim, Attempts, Error, LastAttemptAt        string
@@ -57,7 +58,7 @@ func transitionOf(r Resolved) transition {
 		OldStatus: status(old(ColStatus)), NewStatus: status(now(ColStatus)),
 		OldVersion: old(ColVersion), NewVersion: now(ColVersion),
 		OldClaim: old(ColClaim), NewClaim: now(ColClaim),
-		OldMarkedAt: old(ColMarkedAt), NewError: now(ColError),
+		OldMarkedAt: old(ColMarkedAt), NewError: now(ColError), OldPack: old(ColPack),
 		ID: r.Columns[ColID], Name: r.Columns[ColName], DesName: r.Columns[ColDesName],
 		Size: r.Columns[ColSize], ModifiedAt: r.Columns[ColModifiedAt], Version: r.Columns[ColVersion],
 		Claim: r.Columns[ColClaim], Attempts: r.Columns[ColAttempts], Error: r.Columns[ColError],

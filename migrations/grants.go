@@ -23,6 +23,8 @@ func Updates(role string) []string {
 		}
 	case "desnode_deleter":
 		return []string{ColStatus, ColClaim, ColDeletedAt, ColError, ColLastAttemptAt}
+	case "desnode_restorer":
+		return append([]string{ColStatus}, ArchiveColumns()...)
 	}
 	return nil
 }
@@ -34,6 +36,7 @@ func (b binding) grants() []section {
 		fmt.Sprintf("GRANT USAGE ON SCHEMA %s TO %s", Schema, all),
 		fmt.Sprintf("GRANT SELECT ON desnode.cluster, desnode.file_id, desnode.schema_version TO %s", all),
 		"GRANT INSERT ON desnode.cluster TO desnode_marker",
+		fmt.Sprintf("GRANT EXECUTE ON FUNCTION %s TO desnode_marker", RaiseFunction),
 		"GRANT INSERT, UPDATE, DELETE ON desnode.file_id TO desnode_deleter",
 	}}
 	if b.view.SchemaName != Schema {

@@ -51,6 +51,9 @@ func TestRolesMayDoNoMore(t *testing.T) {
 			refused("SELECT cluster FROM desnode.cluster", false)
 			refused("UPDATE desnode.cluster SET source = source", true)
 			refused("INSERT INTO desnode.cluster SELECT 'x', decode(repeat('00', 16), 'hex') WHERE false", role != "desnode_marker")
+			refused("UPDATE desnode.cluster SET generation = 7", true)
+			refused("SELECT desnode.raise_generation('x', decode(repeat('00', 16), 'hex'), 2)", role != "desnode_marker")
+			refused("DO $$ BEGIN LOCK TABLE desnode.cluster IN ACCESS EXCLUSIVE MODE; END $$", true)
 			refused("DELETE FROM desnode.file_id", role != "desnode_deleter")
 			refused("SELECT FROM desnode.entry", true)
 			refused("CREATE TABLE desnode.mine ()", true)
@@ -88,8 +91,8 @@ func TestRollbackRollsBack(t *testing.T) {
 			if out, err := psql(t, db, script); err != nil {
 				t.Fatalf("%v\n%s", err, out)
 			}
-			if got := one(t, conn, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'desnode%' AND rolcanlogin"); got != "4" {
-				t.Errorf("%s roles may log in, want 4", got)
+			if got := one(t, conn, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'desnode%' AND rolcanlogin"); got != "5" {
+				t.Errorf("%s roles may log in, want 5", got)
 			}
 			if out, err := psql(t, db, rollbackOf(t, script)); err != nil {
 				t.Fatalf("%v\n%s", err, out)

@@ -10,7 +10,7 @@ type ScriptOptions struct {
 	// Trigger adds to the customer's table the trigger that refuses illegal
 	// changes of state. The reference table and the side binding always have it.
 	Trigger bool
-	// Login lets the four roles log in themselves; else they are groups, and users
+	// Login lets the roles log in themselves; else they are groups, and users
 	// are granted membership.
 	Login bool
 	// Delete: originals will be deleted, so paths must be unique.
@@ -60,7 +60,7 @@ func planFor(m Mapping, o ScriptOptions) (plan, error) {
 		p.after = b.table()
 		p.rollback = b.tableRollback()
 	}
-	p.after = append(append([]section{roles(o)}, p.after...), b.grants()...)
+	p.after = append(append([]section{roles(o), generation()}, p.after...), b.grants()...)
 	p.rollback = append(p.rollback, rollback{
 		"what all sources of this database share; after the last of them",
 		[]string{

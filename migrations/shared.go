@@ -17,9 +17,9 @@ const (
 // on.
 const minPostgres = 140000
 
-// Roles lists the four roles; node/source says what each does.
+// Roles lists the roles; node/source says what each does.
 func Roles() []string {
-	return []string{"desnode_marker", "desnode_packer", "desnode_deleter", "desnode_reader"}
+	return []string{"desnode_marker", "desnode_packer", "desnode_deleter", "desnode_reader", "desnode_restorer"}
 }
 
 // raise is a statement that fails.
@@ -49,6 +49,28 @@ func foreign() section {
 
 func ownSchema() section {
 	return section{title: "desnode's own schema", when: "SELECT to_regnamespace('desnode') IS NULL", sql: []string{"CREATE SCHEMA desnode"}}
+}
+
+// RaiseFunction is the function that raises the generation of a claim.
+const RaiseFunction = Schema + ".raise_generation(text, bytea, bigint)"
+
+// generation makes the function that raises the generation of a claim. Every
+// transaction looks at the claim first, and so holds a lock on its table to its
+// end, however weak: the function's is granted when all of them are over. So
+// nothing that an older generation began is written after it has returned. It
+// runs as its owner: no role may lock the table or change a claim.
+func generation() section {
+	return section{title: "what raises the generation of a claim", sql: []string{
+		`CREATE OR REPLACE FUNCTION desnode.raise_generation(of_source text, of_cluster bytea, to_generation bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS ` + dollarQuote(`
+BEGIN
+  LOCK TABLE desnode.cluster IN ACCESS EXCLUSIVE MODE;
+  UPDATE desnode.cluster SET generation = to_generation
+    WHERE source = of_source AND cluster = of_cluster AND generation < to_generation;
+END
+`),
+		"REVOKE ALL ON FUNCTION " + RaiseFunction + " FROM PUBLIC",
+	}}
 }
 
 // roles makes the roles that are absent. Two databases of a server may do so

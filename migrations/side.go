@@ -186,7 +186,7 @@ func (b binding) sideFunction() string {
 	}
 	rule := transition{
 		OldVersion: "OLD.archive_version", NewVersion: "NEW.archive_version", OldClaim: "OLD.des_claim", NewClaim: "NEW.des_claim",
-		OldMarkedAt: "OLD.marked_at", NewError: "NEW.archive_error",
+		OldMarkedAt: "OLD.marked_at", NewError: "NEW.archive_error", OldPack: "OLD.des_pack",
 	}.render("rule")
 	return fmt.Sprintf(`
 #variable_conflict use_column
@@ -194,6 +194,7 @@ DECLARE
   was       text := OLD.status;
   is_now    text := NEW.status;
   changed   boolean := false;
+  restoring boolean := coalesce(current_setting('desnode.restoring', true), '') = 'on';
   entry_id  text := OLD.id::text;
   file_time numeric := %[1]s;
 BEGIN

@@ -143,12 +143,29 @@ func reset(t *testing.T, conn *pgx.Conn, s stage, updates []string) {
 }
 
 func TestTriggerRules(t *testing.T) {
+	const archived = "des_pack = decode(repeat('00', 16), 'hex'), des_sha256 = decode(repeat('00', 32), 'hex'), packed_at = now(), " +
+		"des_name = name, des_claim = 'c', source_deleted_at = now()"
 	for _, s := range stages() {
 		conn := prepared(t, s)
 		for _, c := range []struct {
 			name, state, set string
 			refused          bool
 		}{
+			{"restored", "ACTIVE", "status = '{PACKED}', archive_version = 7, " + archived, true},
+			{"R restored", "ACTIVE", "status = '{PACKED}', archive_version = 7, " + archived, false},
+			{"R restored as deleted", "ACTIVE", "status = '{DELETED_SOURCE}', archive_version = 7, " + archived, false},
+			{"R restored, once marked", "MARKED", "status = '{PACKED}', archive_version = 7, " + archived, false},
+			{"R restored to no version", "ACTIVE", "status = '{PACKED}', " + archived, true},
+			{"R restored to an older version", "MARKED", "status = '{PACKED}', archive_version = 0, " + archived, true},
+			{"R restored over a pack", "PACKED", "status = '{DELETED_SOURCE}', archive_version = 7, " + archived, true},
+			{"R restored over a changed file", "ACTIVE", "status = '{PACKED}', size = 9, archive_version = 7, " + archived, true},
+			{"R restored under another name", "MARKED", "status = '{PACKED}', archive_version = 7, " + archived + ", name = 'b'", true},
+			{"R restored, once failed", "FAILED", "status = '{PACKED}', archive_version = 7, " + archived, true},
+			{"R a version raised", "MARKED", "archive_version = 7", false},
+			{"R a version raised, once failed", "FAILED, marked", "archive_version = 7", false},
+			{"R a version lowered", "MARKED", "archive_version = 0", true},
+			{"R the version of what a pack has", "PACKED", "archive_version = 7", true},
+			{"R marked twice", "ACTIVE", "status = '{MARKED}', archive_version = 2, des_name = name, des_hash = 1, des_shard = 1, des_cluster = decode(repeat('00', 16), 'hex'), marked_at = now()", true},
 			{"a version that jumps", "ACTIVE", "status = '{MARKED}', archive_version = archive_version + 2, des_name = name, des_hash = 1, des_shard = 1, des_cluster = decode(repeat('00', 16), 'hex'), marked_at = now()", true},
 			{"a version alone", "MARKED", "archive_version = archive_version + 1", true},
 			{"an error is needed to fail", "ACTIVE", "status = '{FAILED}'", true},
@@ -167,6 +184,9 @@ func TestTriggerRules(t *testing.T) {
 			t.Run(s.name+"/"+c.name, func(t *testing.T) {
 				exec1(t, conn, "BEGIN")
 				reset(t, conn, s, s.into(c.state))
+				if strings.HasPrefix(c.name, "R ") { // a restoration
+					exec1(t, conn, "SET LOCAL desnode.restoring = 'on'")
+				}
 				set := c.set
 				for _, state := range migrations.States() {
 					set = strings.ReplaceAll(set, "{"+state+"}", s.word(state))

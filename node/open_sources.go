@@ -66,7 +66,7 @@ func (n *Node) openSQLite(ctx context.Context, name string, c config.Source) (so
 	if known {
 		claim = rows.CheckCluster
 	}
-	err = claim(ctx, n.id.Cluster)
+	err = claim(ctx, n.id.Cluster, n.id.Generation)
 	if errors.Is(err, source.ErrUnclaimed) {
 		return nil, fmt.Errorf("%w: the cluster archives a source %q, which is not in %s; take its url out of the configuration: the cluster tells it", ErrOtherSource, name, path)
 	}
@@ -108,7 +108,7 @@ func (n *Node) openPostgres(ctx context.Context, metrics *prometheus.Registry, n
 			err = report.Err()
 		}
 		if err == nil {
-			err = rows.ClaimCluster(ctx, n.id.Cluster)
+			err = rows.ClaimCluster(ctx, n.id.Cluster, n.id.Generation)
 		}
 		if err != nil {
 			return err

@@ -3,11 +3,18 @@ The trigger that refuses illegal changes of a row's state: the same rules as
 sqlite/0001_files.sql, over mapped columns and words. Words that are none of
 the contract's are the customer's own business, as long as the row is ACTIVE
 when desnode meets it.
+
+A restoration (a transaction that says so by desnode.restoring) may go further:
+to the record's version, and from a row that no pack has straight to what the
+record says. The rights to the columns say who can.
 */ -}}
 {{- define "rule" -}}
   (CASE
     WHEN was = is_now THEN {{.NewVersion}} = {{.OldVersion}}
+      OR restoring AND was IN ('ACTIVE', 'MARKED', 'FAILED') AND {{.NewVersion}} > coalesce({{.OldVersion}}, 0)
     WHEN was = 'ACTIVE' AND is_now = 'MARKED' THEN {{.NewVersion}} = {{.OldVersion}} + 1
+    WHEN restoring AND was IN ('ACTIVE', 'MARKED') AND is_now IN ('PACKED', 'DELETED_SOURCE')
+      THEN {{.OldPack}} IS NULL AND {{.NewVersion}} >= greatest({{.OldVersion}}, 1)
     WHEN {{.NewVersion}} <> {{.OldVersion}} THEN false
     WHEN was = 'MARKED' AND is_now = 'PACKED' THEN true
     WHEN was = 'PACKED' AND is_now = 'DELETED_SOURCE' THEN {{.OldClaim}} = {{.NewClaim}}
@@ -24,6 +31,7 @@ when desnode meets it.
 DECLARE
   was     text := {{.OldStatus}};
   is_now  text := {{.NewStatus}};
+  restoring boolean := coalesce(current_setting('desnode.restoring', true), '') = 'on';
   changed boolean := NEW.{{.Size}} IS DISTINCT FROM OLD.{{.Size}} OR NEW.{{.ModifiedAt}} IS DISTINCT FROM OLD.{{.ModifiedAt}};
 BEGIN
   IF NOT {{template "rule" .}} THEN

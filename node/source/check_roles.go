@@ -137,6 +137,16 @@ func (c *check) tooFew(ctx context.Context) (few []string, err error) {
 			few = append(few, own.privilege+" on "+own.table)
 		}
 	}
+	if c.role == RoleMarker {
+		var has *bool
+		if err := c.one(ctx, `SELECT CASE WHEN has_schema_privilege('desnode', 'USAGE') THEN
+ has_function_privilege(to_regprocedure($1), 'EXECUTE') END`, []any{migrations.RaiseFunction}, &has); err != nil {
+			return nil, err
+		}
+		if has == nil || !*has {
+			few = append(few, "EXECUTE on "+migrations.RaiseFunction)
+		}
+	}
 	return few, nil
 }
 

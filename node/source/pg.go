@@ -12,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/migrations"
 )
 
@@ -36,8 +35,8 @@ type Postgres struct {
 	queries  atomic.Pointer[pgQueries]
 	proof    proof
 	idle     idle
-	cluster  atomic.Pointer[desformat.ClusterID] // whose every statement finds the source to be
-	scans    chan struct{}                       // one token for each statement that reads the whole table
+	claim    atomic.Pointer[claim] // that every statement finds the source to have
+	scans    chan struct{}         // one token for each statement that reads the whole table
 }
 
 var _ Table = (*Postgres)(nil)
@@ -145,43 +144,6 @@ func (p *Postgres) TimePrecision() time.Duration {
 		return q.modified.unit
 	}
 	return time.Microsecond
-}
-
-// ClaimCluster records that this source is archived by the cluster, or finds
-// that recorded; ErrOtherCluster when another stands there. A role that may
-// not write it only looks; work that is not the marker's is refused as
-// ErrUnclaimed before it is written.
-//
-// From then on each statement finds it recorded before it does anything, or
-// ends as ErrOtherCluster: the URL may lead to another database by now.
-func (p *Postgres) ClaimCluster(ctx context.Context, id desformat.ClusterID) error {
-	const op = "claim"
-	if p.pools[RoleMarker] != nil {
-		_, err := collect(ctx, p, call{role: RoleMarker, op: op, unclaimed: true}, func(*pgQueries) request {
-			return request{
-				`INSERT INTO desnode.cluster (source, cluster) VALUES ($1::text, $2::bytea) ON CONFLICT DO NOTHING`,
-				[]any{p.cfg.Mapping.Source, id[:]},
-			}
-		}, noRow)
-		if err != nil && sqlState(err) != insufficientPrivilege {
-			return err
-		}
-	}
-	found, err := collect(ctx, p, call{role: p.anyRole(), op: op, unclaimed: true}, func(*pgQueries) request {
-		return request{`SELECT cluster FROM desnode.cluster WHERE source = $1::text`, []any{p.cfg.Mapping.Source}}
-	}, func(_ *pgQueries, c pgCells) ([]byte, error) { return c.bytes(0) })
-	if err != nil {
-		return err
-	}
-	switch {
-	case len(found) == 1 && string(found[0]) != string(id[:]):
-		return p.wrap(op, fmt.Errorf("%x: %w", found[0], ErrOtherCluster))
-	case len(found) == 1:
-		p.cluster.Store(&id)
-	case p.pools[RolePacker] != nil || p.pools[RoleDeleter] != nil:
-		return p.wrap(op, ErrUnclaimed)
-	}
-	return nil
 }
 
 // anyRole is the role for what each of them may ask.

@@ -11,8 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
-
-	"github.com/datavision/desnode/desformat"
 )
 
 // call says who asks for what.
@@ -26,6 +24,9 @@ type call struct {
 	narrow bool
 	// unclaimed: whose the source is need not be known.
 	unclaimed bool
+	// restoring: rows are given back what they have lost, which no other
+	// transaction may do.
+	restoring bool
 }
 
 // request is one statement. Each parameter is cast to its own type in the
@@ -96,7 +97,16 @@ func (p *Postgres) do(ctx context.Context, c call, f func(context.Context, *sess
 	}
 	for try := 1; ; try++ {
 		err = p.attempt(ctx, pool, c, f)
-		if err == nil || try == tries || !again(err) || ctx.Err() != nil {
+		if err == nil || try == tries || ctx.Err() != nil {
+			return p.wrap(c.op, err)
+		}
+		if errors.Is(err, errLapsed) && p.pools[RoleMarker] != nil {
+			if errRaise := p.raise(ctx, *p.claim.Load()); errRaise != nil {
+				return errors.Join(p.wrap(c.op, err), errRaise)
+			}
+			continue
+		}
+		if !again(err) {
 			return p.wrap(c.op, err)
 		}
 	}
@@ -111,9 +121,9 @@ func (p *Postgres) attempt(ctx context.Context, pool *pgxpool.Pool, c call, f fu
 			return err
 		}
 		defer conn.Release()
-		s := &session{p: p, conn: conn.Conn(), limit: c.limit, narrow: c.narrow}
+		s := &session{p: p, conn: conn.Conn(), limit: c.limit, narrow: c.narrow, restoring: c.restoring}
 		if !c.unclaimed {
-			s.cluster = p.cluster.Load()
+			s.claim = p.claim.Load()
 		}
 		q := p.queries.Load()
 		if q == nil {
@@ -147,8 +157,16 @@ func (p *Postgres) attempt(ctx context.Context, pool *pgxpool.Pool, c call, f fu
 // settingsFault tells an answer of settings from one of the statements.
 func settingsFault(err error) error {
 	var e *pgconn.PgError
-	if errors.As(err, &e) && e.Code == invalidText && strings.Contains(e.Message, notOurs) {
+	if !errors.As(err, &e) || e.Code != invalidText {
+		return err
+	}
+	switch {
+	case strings.Contains(e.Message, notOurs):
 		return fmt.Errorf("%w: the URL's database does not record it as ours", ErrOtherCluster)
+	case strings.Contains(e.Message, superseded):
+		return ErrSuperseded
+	case strings.Contains(e.Message, lapsed):
+		return errLapsed
 	}
 	return err
 }
@@ -159,13 +177,9 @@ type session struct {
 	conn  *pgx.Conn
 	limit time.Duration // of each statement
 
-	narrow  bool
-	cluster *desformat.ClusterID // nil: not known
+	narrow, restoring bool
+	claim             *claim // nil: not known
 }
-
-// notOurs is no integer, by which a statement ends that meets another cluster's
-// source.
-const notOurs = "desnode: the source is not recorded as ours"
 
 // settings bounds the statements of this transaction, and makes what is written
 // and read the same whatever the database's and the role's own settings are.
@@ -189,11 +203,14 @@ func (s *session) settings(ctx context.Context) request {
 		r.sql += `, set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
  set_config('enable_mergejoin', 'off', true), set_config('max_parallel_workers_per_gather', '0', true)`
 	}
-	if s.cluster != nil {
+	if s.restoring {
+		r.sql += `, set_config('desnode.restoring', 'on', true)`
+	}
+	if s.claim != nil {
 		// The first statement of the transaction: the others are not begun.
-		r.sql += `, (CASE WHEN (SELECT c.cluster FROM desnode.cluster AS c WHERE c.source = $4::text) = $5::bytea THEN '1' ELSE '` +
-			notOurs + `' END)::integer`
-		r.args = append(r.args, s.p.cfg.Mapping.Source, s.cluster[:])
+		sql, args := s.claim.claimed(s.p.cfg.Mapping.Source, len(r.args)+1)
+		r.sql += ", " + sql
+		r.args = append(r.args, args...)
 	}
 	return r
 }

@@ -364,20 +364,20 @@ func TestClaimClusterInPostgres(t *testing.T) {
 	w := newWorld(t, shapes()[0])
 	ours, theirs := desformat.ClusterID{1}, desformat.ClusterID{2}
 	reader := w.open(t, func(c *source.PostgresConfig) { c.Roles = []source.Role{source.RoleReader} })
-	if err := reader.ClaimCluster(t.Context(), ours); err != nil {
+	if err := reader.ClaimCluster(t.Context(), ours, 1); err != nil {
 		t.Errorf("a reader, before anybody claimed it: %v", err)
 	}
 	p := w.open(t)
 	for range 2 {
-		if err := p.ClaimCluster(t.Context(), ours); err != nil {
+		if err := p.ClaimCluster(t.Context(), ours, 1); err != nil {
 			t.Error(err)
 		}
 	}
 	for name, p := range map[string]*source.Postgres{"all roles": p, "reader": reader} {
-		if err := p.ClaimCluster(t.Context(), theirs); !errors.Is(err, source.ErrOtherCluster) {
+		if err := p.ClaimCluster(t.Context(), theirs, 1); !errors.Is(err, source.ErrOtherCluster) {
 			t.Errorf("%s: another cluster: %v", name, err)
 		}
-		if err := p.ClaimCluster(t.Context(), ours); err != nil {
+		if err := p.ClaimCluster(t.Context(), ours, 1); err != nil {
 			t.Errorf("%s: our own: %v", name, err)
 		}
 	}
@@ -390,11 +390,11 @@ func TestAnotherDatabaseInMidRun(t *testing.T) {
 	w.insert(t, numberedFiles(3)...)
 	p := w.open(t)
 	packer := w.open(t, func(c *source.PostgresConfig) { c.Roles = []source.Role{source.RolePacker} })
-	if err := packer.ClaimCluster(t.Context(), desformat.ClusterID{1}); !errors.Is(err, source.ErrUnclaimed) {
+	if err := packer.ClaimCluster(t.Context(), desformat.ClusterID{1}, 1); !errors.Is(err, source.ErrUnclaimed) {
 		t.Errorf("a packer, before anybody claimed it: %v", err)
 	}
 	for _, p := range []*source.Postgres{p, packer} {
-		if err := p.ClaimCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+		if err := p.ClaimCluster(t.Context(), desformat.ClusterID{1}, 1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -416,7 +416,7 @@ func TestAnotherDatabaseInMidRun(t *testing.T) {
 			}
 		}
 	}
-	if err := p.ClaimCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+	if err := p.ClaimCluster(t.Context(), desformat.ClusterID{1}, 1); err != nil {
 		t.Error(err)
 	}
 	if left := eligible(t, p); len(left) != 2 {

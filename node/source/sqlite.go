@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
-	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/migrations"
 )
 
@@ -53,6 +53,7 @@ type SQLite struct {
 	write *sql.DB
 	read  *sql.DB
 	stmts statements
+	claim atomic.Pointer[claim] // that every write finds the source to have
 }
 
 var _ Table = (*SQLite)(nil)
@@ -189,47 +190,21 @@ func (s *SQLite) Close() error {
 	return err
 }
 
-// ClaimCluster records that this source is archived by the cluster, or finds
-// that recorded; ErrOtherCluster when another stands there.
-func (s *SQLite) ClaimCluster(ctx context.Context, id desformat.ClusterID) error {
-	return s.update(ctx, "claim", func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "INSERT INTO desnode (one, cluster) VALUES (1, ?) ON CONFLICT DO NOTHING", id[:])
-		if err != nil {
+// update runs f in one write transaction of the cluster that has claimed the
+// source.
+func (s *SQLite) update(ctx context.Context, what string, f func(*sql.Tx) error) error {
+	return s.transaction(ctx, what, func(tx *sql.Tx) error {
+		if err := s.ours(tx); err != nil {
 			return err
 		}
-		var b []byte
-		if err := tx.QueryRowContext(ctx, "SELECT cluster FROM desnode").Scan(&b); err != nil {
-			return err
-		}
-		if desformat.ClusterID(b) != id {
-			return fmt.Errorf("%x: %w", b, ErrOtherCluster)
-		}
-		return nil
+		return f(tx)
 	})
 }
 
-// CheckCluster finds recorded that this source is archived by the cluster, and
-// records nothing: ErrUnclaimed when nobody has, ErrOtherCluster when another
-// stands there.
-func (s *SQLite) CheckCluster(ctx context.Context, id desformat.ClusterID) error {
-	const op = "check the claim"
-	var b []byte
-	err := s.read.QueryRowContext(ctx, "SELECT cluster FROM desnode").Scan(&b)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return s.wrap(op, ErrUnclaimed)
-	case err != nil:
-		return s.wrap(op, err)
-	case desformat.ClusterID(b) != id:
-		return s.wrap(op, fmt.Errorf("%x: %w", b, ErrOtherCluster))
-	}
-	return nil
-}
-
-// update runs f in one write transaction. The statements inside run without
+// transaction runs f in one write transaction. The statements inside run without
 // ctx's cancellation, since watching it costs a goroutine each; f looks at ctx
 // between them where it loops.
-func (s *SQLite) update(ctx context.Context, what string, f func(*sql.Tx) error) error {
+func (s *SQLite) transaction(ctx context.Context, what string, f func(*sql.Tx) error) error {
 	tx, err := s.write.BeginTx(ctx, nil)
 	if err != nil {
 		return s.wrap(what, err)

@@ -19,6 +19,7 @@ type statements struct {
 	regChanged, regFileID, regLast         *sql.Stmt
 	regListed                              *sql.Stmt
 	identify, forgetMissing, forgetFiles   *sql.Stmt
+	findClaim                              *sql.Stmt
 	// Reads.
 	eligible, eligibleTally, backlog, marked *sql.Stmt
 	deletable, byName, byID, counts          *sql.Stmt
@@ -70,6 +71,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		{&p.forgetMissing, s.write, `UPDATE files SET file_id = NULL WHERE file_id = '` + NoFileID + `' AND status <> 'DELETED_SOURCE'`},
 		{&p.forgetFiles, s.write, `UPDATE files SET file_id = NULL WHERE file_id NOT LIKE '` + objectScheme + `%' AND status <> 'DELETED_SOURCE'`},
 		{&p.identify, s.write, `UPDATE files SET file_id = ?7` + seen + ` AND file_id IS NULL`},
+		{&p.findClaim, s.write, `SELECT cluster, generation FROM desnode`},
 		{&p.regInsert, s.write, insertSQL(1)},
 		{&p.regInsertMany, s.write, insertSQL(registerGroup)},
 		{&p.regFind, s.write, `SELECT id, name, size, modified_at, coalesce(file_id, ''), status FROM files WHERE path = ?1`},

@@ -325,11 +325,11 @@ func TestOpenSQLite(t *testing.T) {
 func TestClaimCluster(t *testing.T) {
 	s := openSQLite(t, filepath.Join(t.TempDir(), "files.db"))
 	for range 2 {
-		if err := s.ClaimCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+		if err := s.ClaimCluster(t.Context(), desformat.ClusterID{1}, 1); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := s.ClaimCluster(t.Context(), desformat.ClusterID{2}); !errors.Is(err, source.ErrOtherCluster) {
+	if err := s.ClaimCluster(t.Context(), desformat.ClusterID{2}, 1); !errors.Is(err, source.ErrOtherCluster) {
 		t.Errorf("%v, want ErrOtherCluster", err)
 	}
 }
@@ -344,17 +344,17 @@ func TestCheckClusterClaimsNothing(t *testing.T) {
 	}
 	s := openSQLite(t, path)
 	for range 2 { // the second would find what the first recorded
-		if err := s.CheckCluster(t.Context(), desformat.ClusterID{1}); !errors.Is(err, source.ErrUnclaimed) {
+		if err := s.CheckCluster(t.Context(), desformat.ClusterID{1}, 1); !errors.Is(err, source.ErrUnclaimed) {
 			t.Errorf("nobody's: %v, want ErrUnclaimed", err)
 		}
 	}
-	if err := s.ClaimCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+	if err := s.ClaimCluster(t.Context(), desformat.ClusterID{1}, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.CheckCluster(t.Context(), desformat.ClusterID{1}); err != nil {
+	if err := s.CheckCluster(t.Context(), desformat.ClusterID{1}, 1); err != nil {
 		t.Errorf("ours: %v", err)
 	}
-	if err := s.CheckCluster(t.Context(), desformat.ClusterID{2}); !errors.Is(err, source.ErrOtherCluster) {
+	if err := s.CheckCluster(t.Context(), desformat.ClusterID{2}, 1); !errors.Is(err, source.ErrOtherCluster) {
 		t.Errorf("another's: %v, want ErrOtherCluster", err)
 	}
 }
