@@ -46,6 +46,7 @@ type version struct {
 	key      [32]byte
 
 	placing  time.Time // right before it was put at its path; zero: not yet
+	placed   time.Time // right after that
 	listed   time.Time // its row is known to be committed; zero: not yet
 	archived time.Time // its row was seen to name a pack; zero: not yet
 	pack     string    // that pack, in hex
@@ -212,7 +213,13 @@ func (l *ledger) place(f *file, dir, incoming string) error {
 		v.placing = time.Now()
 	}
 	l.mu.Unlock()
-	return os.Rename(temp, path)
+	if err := os.Rename(temp, path); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v.placed = time.Now()
+	return nil
 }
 
 // list notes that the row of a file's last version is committed, under an id.
@@ -241,7 +248,7 @@ func (l *ledger) current(f *file) version {
 
 // unplaced returns the files whose last version is not at its path yet.
 func (l *ledger) unplaced(files []*file) []*file {
-	return l.those(files, func(v *version) bool { return v.placing.IsZero() })
+	return l.those(files, func(v *version) bool { return v.placed.IsZero() })
 }
 
 // unlisted returns the files whose last version no row is known to list.
@@ -294,6 +301,32 @@ func (l *ledger) state(f *file) state {
 		s.versions = append(s.versions, *v)
 	}
 	return s
+}
+
+// holding returns the version with that content, or nil.
+func (s state) holding(sum [sha256.Size]byte) *version {
+	for i := range s.versions {
+		if s.versions[i].sum == sum {
+			return &s.versions[i]
+		}
+	}
+	return nil
+}
+
+// placed returns the files that were put at their paths, each with the number
+// of the last version that was.
+func (l *ledger) placed() map[*file]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[*file]int, len(l.files))
+	for _, f := range l.files {
+		for _, v := range f.versions {
+			if !v.placed.IsZero() {
+				out[f] = v.number
+			}
+		}
+	}
+	return out
 }
 
 // archivedBefore reports whether a version was known by then to be in a pack.

@@ -120,3 +120,10 @@ func (v *verdict) judge() (bars []bar, ok bool) {
 	bars = append(bars, v.bars...)
 	return bars, !slices.ContainsFunc(bars, func(b bar) bool { return !b.OK })
 }
+
+// allFigures returns the figures so far.
+func (v *verdict) allFigures() []figure {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.figures)
+}
