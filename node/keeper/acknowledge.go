@@ -32,7 +32,7 @@ func (k *Keeper) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desfor
 ) error {
 	k.countAck(p.ID, 1)
 	defer k.countAck(p.ID, -1)
-	a := acknowledging{k: k, pack: p, acks: map[string]*batch{}, refused: refused}
+	a := acknowledging{k: k, pack: p, acks: map[string]*batch{}, refused: refused, earlier: k.ofEarlierLife(p)}
 	for e, err := range desformat.ReadCatalog(ctx, f, p.Catalog) {
 		if err != nil {
 			return fmt.Errorf("acknowledge pack %s: catalog: %w", p.ID, err)
@@ -55,7 +55,8 @@ func (k *Keeper) AcknowledgeFrom(ctx context.Context, p *raftmeta.Pack, f desfor
 	}
 	k.metrics.acknowledged.Add(float64(a.live))
 	k.metrics.dead.Add(float64(len(a.dead)))
-	k.log.InfoContext(ctx, "pack acknowledged", "pack", p.ID, "range", p.Range, "live", a.live, "dead", len(a.dead))
+	k.metrics.unproven.Add(float64(a.unproven))
+	k.log.InfoContext(ctx, "pack acknowledged", "pack", p.ID, "range", p.Range, "live", a.live, "dead", len(a.dead), "unproven", a.unproven)
 	return nil
 }
 
@@ -78,6 +79,9 @@ type acknowledging struct {
 	live    int
 	refused func(source, id string, version uint32)
 	records uint32
+
+	earlier  bool // the pack was built in an earlier life of the cluster
+	unproven int  // live records whose row does not say so
 }
 
 // batch is what waits to be acknowledged in one source; ordinals[i] is the
@@ -125,18 +129,21 @@ func (a *acknowledging) flush(ctx context.Context, name string) error {
 		return fmt.Errorf("source %s: %d results for %d rows", name, len(results), len(b.acks))
 	}
 	for i, r := range results {
-		switch r {
-		case source.AckDone:
-			a.live++
-		case source.AckGone, source.AckRefused, source.AckNoRow, source.AckOtherPack, source.AckOlder:
-			if r == source.AckRefused && a.refused != nil {
-				a.refused(name, b.acks[i].ID, b.acks[i].Version)
-			}
+		if r == source.AckRefused && a.refused != nil {
+			a.refused(name, b.acks[i].ID, b.acks[i].Version)
+		}
+		dead, err := a.isDead(ctx, a.k.sources[name], b.acks[i], r)
+		switch {
+		case err != nil:
+			return fmt.Errorf("source %s: row %s: %w", name, b.acks[i].ID, err)
+		case dead:
 			a.dead = append(a.dead, b.ordinals[i])
 			a.k.log.WarnContext(ctx, "record is dead", "pack", a.pack.ID, "ordinal", b.ordinals[i],
 				"source", name, "id", b.acks[i].ID, "refused", r == source.AckRefused)
+		case r != source.AckDone:
+			a.unproven++
 		default:
-			return fmt.Errorf("source %s: unknown result %d", name, r)
+			a.live++
 		}
 	}
 	b.acks, b.ordinals = b.acks[:0], b.ordinals[:0]

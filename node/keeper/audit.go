@@ -33,7 +33,11 @@ const (
 	auditPutBack = "put-back" // it stands at its path again
 	auditKept    = "kept"     // it has another name: a newer file stands at its path
 	auditVoid    = "void"     // it never left its path
-	auditRoot    = "root"     // carried over from the log before: a root below which originals were deleted
+	// Of objects of the store that no pack owns, before it is done.
+	auditCollected = "collected" // moved to quarantine
+	auditExpired   = "expired"   // deleted after its time there
+	auditAborted   = "aborted"   // an upload that a crash had left open; Version is the upload's id
+	auditRoot      = "root"      // carried over from the log before: a root below which originals were deleted
 )
 
 // auditRecord is one line of the audit log.
@@ -53,6 +57,8 @@ type auditRecord struct {
 	FileID     string           `json:"file_id,omitempty"`
 	Version    string           `json:"version,omitempty"` // of the object that was judged
 	Root       string           `json:"root,omitempty"`    // file id of the root below which it stood
+	Key        string           `json:"key,omitempty"`     // of an object that no pack owns
+	Place      string           `json:"place,omitempty"`   // its key in quarantine
 	Node       string           `json:"node"`
 	Note       string           `json:"note,omitempty"`
 }

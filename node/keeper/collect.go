@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/datavision/desnode/node/store"
@@ -14,6 +15,9 @@ import (
 // quarantineSetting is the replicated setting that lists the objects in
 // quarantine, so that no LIST is needed to find them.
 const quarantineSetting = "keeper/quarantine"
+
+// quarantinePrefix is what the keys of objects in quarantine begin with.
+const quarantinePrefix = "quarantine/"
 
 // quarantined is an object that was moved, or is about to be, out of the way.
 type quarantined struct {
@@ -28,8 +32,15 @@ type quarantined struct {
 
 // place returns the key that the object has in quarantine.
 func (q quarantined) place() string {
-	return "quarantine/" + q.At.UTC().Format("2006-01-02") + "/" + q.Key
+	if q.foundling() {
+		return q.Key
+	}
+	return quarantinePrefix + q.At.UTC().Format("2006-01-02") + "/" + q.Key
 }
+
+// foundling reports whether it was found in quarantine by a rebuild: where it was
+// uploaded to is nobody's to say any more, and its time begins when it was found.
+func (q quarantined) foundling() bool { return strings.HasPrefix(q.Key, quarantinePrefix) }
 
 // expired reports whether it may be deleted by its age.
 func (q quarantined) expired(now time.Time) bool {
@@ -74,6 +85,9 @@ func (k *Keeper) collect(ctx context.Context) error {
 	ctx = store.WithCause(ctx, causeCollect)
 	job := raftmeta.Job{Kind: raftmeta.JobCollect}
 	err := k.cfg.Manifest.WithLease(ctx, job, func(ctx context.Context, _ raftmeta.Lease) error {
+		if err := k.current(ctx); err != nil {
+			return err
+		}
 		v, err := k.cfg.Manifest.Confirm(ctx)
 		if err != nil {
 			return err
@@ -116,7 +130,7 @@ func (k *Keeper) quarantine(ctx context.Context, u raftmeta.Upload) error {
 	if err := k.abortUploads(ctx, u.Key); err != nil {
 		return fmt.Errorf("%s: %w", u.Key, err)
 	}
-	err = k.cfg.Store.Move(ctx, u.Key, q.place())
+	err = k.moveAway(ctx, q)
 	missing := errors.Is(err, store.ErrNotFound) // it was never uploaded
 	if err != nil && !missing {
 		return fmt.Errorf("%s: %w", u.Key, err)
@@ -159,7 +173,14 @@ func (k *Keeper) expire(ctx context.Context) error {
 }
 
 func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
-	for _, place := range []string{q.place(), q.Key} {
+	if err := k.current(ctx); err != nil {
+		return err
+	}
+	places := []string{q.place(), q.Key}
+	if q.foundling() {
+		places = places[:1]
+	}
+	for _, place := range places {
 		why, err := k.needed(ctx, place)
 		if err != nil {
 			return err
@@ -168,11 +189,11 @@ func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
 			return k.keep(ctx, q, place, why)
 		}
 	}
-	// A cut upload may have gone on after its key was moved away: the object is
-	// there again, and it too spends its time in quarantine.
-	_, err := k.cfg.Store.Head(ctx, q.Key, "")
-	late := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	late, err := k.uploadedLate(ctx, q)
+	if err != nil {
+		return err
+	}
+	if err := k.audit.append(auditExpired, "", k.auditOf(q)); err != nil {
 		return err
 	}
 	if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
@@ -183,7 +204,7 @@ func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
 		if err := k.editList(ctx, q.Key, &again); err != nil {
 			return err
 		}
-		if err := k.cfg.Store.Move(ctx, q.Key, again.place()); err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err := k.moveAway(ctx, again); err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		return nil
@@ -191,6 +212,36 @@ func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
 	k.metrics.expired.Inc()
 	k.log.InfoContext(ctx, "garbage deleted", "key", q.Key, "place", q.place(), "since", q.At)
 	return k.unlist(ctx, q.Key)
+}
+
+// uploadedLate reports whether a cut upload went on after its object was moved
+// away: the object is there again, and it too spends its time in quarantine.
+func (k *Keeper) uploadedLate(ctx context.Context, q quarantined) (bool, error) {
+	if q.foundling() {
+		return false, nil
+	}
+	_, err := k.cfg.Store.Head(ctx, q.Key, "")
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// moveAway moves an object to its place in quarantine; the audit log says so
+// before.
+func (k *Keeper) moveAway(ctx context.Context, q quarantined) error {
+	if err := k.audit.append(auditCollected, "", k.auditOf(q)); err != nil {
+		return err
+	}
+	err := k.cfg.Store.Move(ctx, q.Key, q.place())
+	if errors.Is(err, store.ErrNotFound) {
+		return errors.Join(err, k.audit.append(auditVoid, "it was never uploaded", k.auditOf(q)))
+	}
+	return err
+}
+
+func (k *Keeper) auditOf(q quarantined) auditRecord {
+	return auditRecord{Key: q.Key, Place: q.place(), Node: string(k.cfg.Node)}
 }
 
 // listed returns the list's entry of an upload, made now if there is none: a

@@ -174,6 +174,9 @@ func (k *Keeper) Problem() error {
 	v := k.cfg.Manifest.View()
 	var found []error
 	k.mu.Lock()
+	if k.superseded != nil {
+		found = append(found, k.superseded)
+	}
 	for p := range v.Packs() {
 		if r := k.retryAt[taskKey{raftmeta.JobAck, p.ID}]; r.err != nil && live(p) && !p.Acknowledged {
 			found = append(found, r.err)

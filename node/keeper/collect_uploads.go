@@ -25,10 +25,22 @@ func (k *Keeper) abortUploads(ctx context.Context, key string) error {
 		return fmt.Errorf("list open uploads: %w", err)
 	}
 	for _, u := range open {
-		if err := k.cfg.Uploads.Abort(ctx, u); err != nil {
+		if err := k.abort(ctx, u); err != nil {
 			return fmt.Errorf("abort upload %s: %w", u.ID, err)
 		}
-		k.log.InfoContext(ctx, "open upload aborted", "key", key, "upload", u.ID, "begun", u.Begun)
 	}
+	return nil
+}
+
+// abort ends one open upload; the audit log says so before.
+func (k *Keeper) abort(ctx context.Context, u store.Upload) error {
+	rec := auditRecord{Key: u.Key, Version: u.ID, Node: string(k.cfg.Node)}
+	if err := k.audit.append(auditAborted, "", rec); err != nil {
+		return err
+	}
+	if err := k.cfg.Uploads.Abort(ctx, u); err != nil {
+		return err
+	}
+	k.log.InfoContext(ctx, "open upload aborted", "key", u.Key, "upload", u.ID, "begun", u.Begun)
 	return nil
 }

@@ -79,6 +79,9 @@ func (k *Keeper) deletePack(ctx context.Context, p *raftmeta.Pack) error {
 }
 
 func (k *Keeper) deleteLeased(ctx context.Context, id desformat.PackID, due bool, claim string) error {
+	if err := k.current(ctx); err != nil {
+		return err
+	}
 	if _, err := k.cfg.Manifest.Confirm(ctx); err != nil {
 		return err
 	}

@@ -100,6 +100,11 @@ type Config struct {
 	// files. nil: it has.
 	AllSources func() error
 
+	// Current returns an error when this life of the cluster may be over, because
+	// a newer generation has begun or because nobody can tell. It is asked before
+	// anything is moved or deleted for good. nil: it never is.
+	Current func(context.Context) error
+
 	MaxAttempts      int            // refusals by the database until a row is FAILED; default 5
 	ScrubInterval    time.Duration  // default 30 days
 	ScrubBytesPerDay int64          // default 256 GiB
@@ -200,10 +205,12 @@ type Keeper struct {
 
 	hosting sync.Mutex // held while the host that deletes is found out or taken
 
-	mu      sync.Mutex // guards the three maps
+	mu      sync.Mutex // guards the maps and superseded
 	acking  map[desformat.PackID]int
 	retryAt map[taskKey]retry
 	drained map[desformat.PackID]time.Time // no original to delete before then
+
+	superseded error // what Current said last
 }
 
 // New returns a Keeper that does nothing until its methods are called. It
@@ -252,6 +259,19 @@ func (k *Keeper) CheckStore(ctx context.Context) error {
 		return fmt.Errorf("%w: it cannot create an object without the risk of replacing one", ErrUnsafeStore)
 	}
 	return nil
+}
+
+// current returns why nothing may be moved or deleted for good: this life of the
+// cluster is over, or may be.
+func (k *Keeper) current(ctx context.Context) error {
+	if k.cfg.Current == nil {
+		return nil
+	}
+	err := k.cfg.Current(ctx)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.superseded = err
+	return err
 }
 
 // The causes of the keeper's requests to the store.

@@ -10,7 +10,7 @@ import (
 
 // metrics are the figures des_keeper_*.
 type metrics struct {
-	acknowledged, dead           prometheus.Counter
+	acknowledged, dead, unproven prometheus.Counter
 	verifiedPacks, verifiedBytes prometheus.Counter
 	damageFound                  prometheus.Counter
 	collected, expired           prometheus.Counter
@@ -30,6 +30,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		acknowledged:  counter("acknowledged_records_total", "Records whose row was moved to PACKED."),
 		dead:          counter("dead_records_total", "Records found dead when their pack was acknowledged."),
+		unproven:      counter("unproven_records_total", "Records of packs of an earlier life of the cluster that live although their row does not say so."),
 		verifiedPacks: counter("verified_packs_total", "Packs read back whole."),
 		verifiedBytes: counter("verified_bytes_total", "Bytes of packs read back."),
 		damageFound:   counter("damage_found_total", "Verifications that found a pack damaged."),
@@ -60,7 +61,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	var errs []error
 	for _, c := range []prometheus.Collector{
-		m.acknowledged, m.dead, m.verifiedPacks, m.verifiedBytes, m.damageFound,
+		m.acknowledged, m.dead, m.unproven, m.verifiedPacks, m.verifiedBytes, m.damageFound,
 		m.collected, m.expired, m.kept, m.deletions, m.errors, m.damaged, m.oldest, m.queue,
 	} {
 		errs = append(errs, reg.Register(c))

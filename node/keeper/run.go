@@ -162,6 +162,9 @@ func (k *Keeper) try(ctx context.Context, t task) error {
 func (k *Keeper) find() (tasks []task, next time.Duration) {
 	v, now := k.cfg.Manifest.View(), k.cfg.Now()
 	s := survey{k: k, view: v, now: now, next: now.Add(k.cfg.Interval), hiding: k.audit.packs(), leased: leased(v)}
+	if !v.RebuildDone(v.Generation()) {
+		return nil, max(s.next.Sub(now), 0) // not all packs are known yet; the rebuild has those acknowledged that it finds
+	}
 	for p := range v.Packs() {
 		s.pack(p)
 	}
