@@ -39,13 +39,16 @@ const (
 // id. ErrUnknownPack: what replaced a pack is not known. ErrInvalid: a pack that
 // contradicts itself, or of no earlier generation. ErrRebuilt: the rebuild is
 // recorded as done, and not all of it is known.
-func (m *Meta) Adopt(ctx context.Context, a Adoption) error {
+func (m *Meta) Adopt(ctx context.Context, a Adoption) error { return adopt(ctx, a, m.propose) }
+
+// adopt sends an adoption in commands of their bounded size.
+func adopt(ctx context.Context, a Adoption, propose func(context.Context, command) (any, error)) error {
 	c, size := &adoptCommand{}, 0
 	flush := func() error {
 		if len(c.Packs)+len(c.Uploads) == 0 {
 			return nil
 		}
-		_, err := m.propose(ctx, c)
+		_, err := propose(ctx, c)
 		c, size = &adoptCommand{}, 0
 		return err
 	}

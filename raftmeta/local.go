@@ -235,6 +235,9 @@ func (l *Local) VerifyPack(ctx context.Context, pack desformat.PackID, seen, fou
 	return err
 }
 
+// Adopt is Meta.Adopt.
+func (l *Local) Adopt(ctx context.Context, a Adoption) error { return adopt(ctx, a, l.propose) }
+
 // Set is Meta.Set.
 func (l *Local) Set(ctx context.Context, key string, value []byte, ifModIndex uint64) error {
 	_, err := l.propose(ctx, &setCommand{key, value, ifModIndex})

@@ -220,6 +220,13 @@ func (r *Rebuild) footer(ctx context.Context, v *raftmeta.View, o store.Object) 
 	}
 }
 
+// unreadable reports whether an object was found to be no pack that can be read:
+// not an error of the store, which says nothing about it.
+func unreadable(err error) bool {
+	return errors.Is(err, desformat.ErrCorrupt) || errors.Is(err, desformat.ErrNotPack) ||
+		errors.Is(err, desformat.ErrVersion) || errors.Is(err, store.ErrNotFound)
+}
+
 // judge says what becomes of an object that ends as a whole pack does.
 func judge(v *raftmeta.View, o store.Object, f desformat.Footer) finding {
 	odd := func(kind OddKind, why string) finding { return finding{odd: &Odd{Kind: kind, Key: o.Key, Why: why}} }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -80,7 +81,7 @@ func (r *Rebuild) Run(ctx context.Context) error {
 }
 
 func hopeless(err error) bool {
-	return slices.ContainsFunc([]error{ErrBase, ErrPlan, ErrSuperseded, raftmeta.ErrClosed, raftmeta.ErrUnknownCommand, raftmeta.ErrRemoved},
+	return slices.ContainsFunc([]error{ErrBase, ErrPlan, ErrSuperseded, source.ErrSuperseded, raftmeta.ErrClosed, raftmeta.ErrUnknownCommand, raftmeta.ErrRemoved},
 		func(target error) bool { return errors.Is(err, target) })
 }
 
