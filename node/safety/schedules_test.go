@@ -1,0 +1,168 @@
+package safety
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+)
+
+// scenario is what is run under every schedule.
+type scenario struct {
+	prepare func(w *world) // what there is before the first effect
+	run     func(w *world) // until the node has finished
+	least   int            // schedules that there are at least
+}
+
+// modes returns the faults of an effect. To one that changes nothing, to be
+// applied and errored is to be not applied and errored, and a crash after it is
+// a crash before it.
+func modes(known map[string]bool, e effect) []mode {
+	if known[e.name] == writes {
+		return []mode{errBefore, errAfter, crashBefore, crashAfter}
+	}
+	return []mode{errBefore, crashBefore}
+}
+
+// faults returns all faults of effects.
+func faults(known map[string]bool, trace []effect) (all []fault) {
+	for _, e := range trace {
+		for _, m := range modes(known, e) {
+			all = append(all, fault{e, m})
+		}
+	}
+	return all
+}
+
+// all runs the scenario under every schedule of one fault and of two, the
+// second anywhere in what follows the first, recovery included.
+func (s scenario) all(t *testing.T) {
+	t.Helper()
+	known := effects()
+	trace := s.once(t, known, nil, true).trace
+	if t.Failed() {
+		return
+	}
+	singles := faults(known, trace)
+	pairs := make([][]fault, len(singles))
+	var ran, failed atomic.Int64
+	inParallel(t, len(singles), &failed, func(t *testing.T, i int) {
+		r := s.once(t, known, schedule{singles[i]}, true)
+		ran.Add(1)
+		if r.failed {
+			failed.Add(1)
+			return
+		}
+		pairs[i] = faults(known, r.after)
+	})
+	type pair struct{ first, second fault }
+	var list []pair
+	for i, first := range singles {
+		for _, second := range pairs[i] {
+			list = append(list, pair{first, second})
+		}
+	}
+	total := len(singles) + len(list)
+	if testing.Short() || raceEnabled {
+		list = sample(list, sampled)
+	}
+	if failed.Load() == 0 {
+		inParallel(t, len(list), &failed, func(t *testing.T, i int) {
+			r := s.once(t, known, schedule{list[i].first, list[i].second}, false)
+			ran.Add(1)
+			if r.failed {
+				failed.Add(1)
+			}
+		})
+	}
+	if n := int(ran.Load()); n == total {
+		t.Logf("%d effects, %d schedules", len(trace), n)
+	} else {
+		t.Logf("%d effects, %d of %d schedules", len(trace), n, total)
+	}
+	if total < s.least {
+		t.Errorf("%d schedules, there were %d: have effects been lost?", total, s.least)
+	}
+}
+
+// sampled is how many pairs are run where all would take too long.
+const sampled = 400
+
+// sample picks n of a list, the same ones every time.
+func sample[T any](list []T, n int) []T {
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // not a secret
+	list = slices.Clone(list)
+	r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:min(n, len(list))]
+}
+
+// manyFailures ends a test: one more says nothing new.
+const manyFailures = 10
+
+// inParallel calls f for 0 to n-1, in a bubble of virtual time for each core.
+func inParallel(t *testing.T, n int, failed *atomic.Int64, f func(t *testing.T, i int)) {
+	t.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), n) {
+		wg.Go(func() {
+			synctest.Test(t, func(t *testing.T) {
+				for failed.Load() < manyFailures {
+					i := int(next.Add(1)) - 1
+					if i >= n {
+						return
+					}
+					f(t, i)
+				}
+			})
+		})
+	}
+	wg.Wait()
+}
+
+// result is what a run tells.
+type result struct {
+	trace  []effect // all effects
+	after  []effect // those behind the last fault of the schedule
+	failed bool
+}
+
+// once runs the scenario under one schedule. Strict, every file is read at each
+// effect.
+func (s scenario) once(t *testing.T, known map[string]bool, plan schedule, strict bool) (r result) {
+	t.Helper()
+	if len(plan) == 0 {
+		synctest.Test(t, func(t *testing.T) { r = s.inBubble(t, known, plan, strict) })
+		return r
+	}
+	return s.inBubble(t, known, plan, strict)
+}
+
+func (s scenario) inBubble(t *testing.T, known map[string]bool, plan schedule, strict bool) result {
+	t.Helper()
+	w := newWorld(t, known, plan)
+	w.strict = strict
+	s.prepare(w)
+	s.run(w)
+	w.stop()
+	failures := w.judge.end()
+	if len(failures) > 0 {
+		t.Errorf("%s:\n%s", plan, join(failures))
+	}
+	return result{trace: w.gate.trace, after: w.gate.trace[w.gate.cut:], failed: len(failures) > 0}
+}
+
+func join(lines []string) string {
+	text := ""
+	for i, l := range lines {
+		if i == 5 {
+			return text + fmt.Sprintf("  and %d more\n", len(lines)-i)
+		}
+		text += "  " + l + "\n"
+	}
+	return text
+}

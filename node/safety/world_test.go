@@ -1,0 +1,280 @@
+package safety
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store/storetest"
+	"github.com/datavision/desnode/raftmeta"
+)
+
+const (
+	theSource = "files"
+	theRoot   = "/srv"
+)
+
+var theCluster = desformat.ClusterID{1, 2, 3} //nolint:gochecknoglobals // a constant
+
+// world is all that outlives a node: rows, originals, objects, the manifest's
+// log and the disk; and the ledger of what nobody may lose.
+type world struct {
+	judge *judge
+	gate  *gate
+
+	rows    *rows
+	files   *originals
+	store   *storetest.Fake
+	uploads *uploads
+	journal *raftmeta.Journal
+	disk    *disk
+	spool   *spool
+
+	keep    bool // originals are not deleted
+	events  map[string]func()
+	ledger  map[string]*entry // by name
+	serial  atomic.Int64      // of pack ids
+	ticks   atomic.Int64      // of the clock
+	node    *node             // the life there is; nil: none
+	catalog catalogs
+	strict  bool // at each effect every file is read as well
+}
+
+// entry is a file in the ledger: what the customer has written, oldest first.
+type entry struct {
+	name, path string
+	id         string // of its row
+	versions   [][]byte
+	archived   int // versions before this one are of no interest any more
+}
+
+func (e *entry) now() []byte { return e.versions[len(e.versions)-1] }
+
+// judge takes the failures of one run, and says of which.
+type judge struct {
+	testing.TB
+	about  fmt.Stringer
+	mu     sync.Mutex
+	failed []string // guarded by mu
+	ends   []func() // guarded by mu
+}
+
+func (j *judge) Helper() {}
+
+func (j *judge) Errorf(format string, args ...any) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.failed = append(j.failed, fmt.Sprintf(format, args...))
+}
+
+func (j *judge) Error(args ...any) { j.Errorf("%s", fmt.Sprint(args...)) }
+
+func (j *judge) Cleanup(f func()) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.ends = append(j.ends, f)
+}
+
+// end runs what waited for the end of the run and returns its failures.
+func (j *judge) end() []string {
+	for _, f := range j.ends {
+		f()
+	}
+	return j.failed
+}
+
+// newWorld makes an empty world whose effects meet a schedule.
+func newWorld(tb testing.TB, known map[string]bool, plan schedule) *world {
+	w := &world{
+		judge: &judge{TB: tb, about: plan}, gate: newGate(known, plan),
+		rows: newRows(theSource), uploads: &uploads{}, journal: &raftmeta.Journal{}, disk: newDisk(), spool: newSpool(),
+		events: map[string]func(){}, ledger: map[string]*entry{}, catalog: catalogs{},
+	}
+	w.files = newOriginals(theRoot, w.now)
+	w.store = storetest.NewFake(w.judge)
+	w.gate.strange = func(name string) { w.judge.Errorf("effect %s is not listed", name) }
+	w.gate.boundary = w.boundary
+	return w
+}
+
+// now is the time: virtual, and later at each look, as of a real clock.
+func (w *world) now() time.Time {
+	return time.Now().Add(time.Duration(w.ticks.Add(1)) * time.Microsecond)
+}
+
+// boundary is called after each effect.
+func (w *world) boundary(e effect, wrote bool) {
+	if happen := w.events[e.name]; happen != nil && w.judge.TB != nil {
+		delete(w.events, e.name)
+		happen()
+	}
+	if wrote {
+		w.check("after " + e.String())
+	}
+}
+
+// add gives the customer a file, and its row.
+func (w *world) add(name, content string) {
+	e := &entry{name: name, path: theRoot + "/" + name, versions: [][]byte{[]byte(content)}}
+	modified := w.now().Add(-48 * time.Hour)
+	n := w.files.write(e.path, e.now(), modified)
+	w.rows.mu.Lock()
+	defer w.rows.mu.Unlock()
+	w.rows.add(source.File{Name: name, Path: e.path, Size: int64(len(content)), ModTime: modified, FileID: n.id()}, true)
+	e.id = fmt.Sprint(w.rows.last)
+	w.ledger[name] = e
+}
+
+// change has the customer replace a file: its row is ACTIVE again.
+func (w *world) change(name, content string) {
+	e := w.ledger[name]
+	modified := w.now()
+	w.files.write(e.path, []byte(content), modified)
+	e.versions = append(e.versions, []byte(content))
+	w.rows.mu.Lock()
+	defer w.rows.mu.Unlock()
+	err := w.rows.change(w.rows.byID[idOf(e.id)], func(r *row) {
+		r.State, r.Size, r.ModTime, r.FileID = source.Active, int64(len(content)), modified.UTC(), ""
+	})
+	if err != nil {
+		w.judge.Errorf("the customer changes %s: %v", name, err)
+	}
+}
+
+// newPackID gives each build an id that no other has.
+func (w *world) newPackID() (id desformat.PackID) {
+	n := w.serial.Add(1)
+	sum := sha256.Sum256([]byte(fmt.Sprint("pack ", n)))
+	copy(id[:], sum[:])
+	return id
+}
+
+// row returns the row of a file in the ledger.
+func (w *world) row(e *entry) source.Row {
+	r, err := w.rows.ByID(context.Background(), e.id)
+	if err != nil {
+		w.judge.Errorf("row of %s: %v", e.name, err)
+	}
+	return r
+}
+
+// live runs the node until done, or as many rounds as it may take. What dies is
+// started again; between two rounds a minute passes.
+func (w *world) live(rounds int, done func() bool) {
+	for i := range rounds {
+		if i == rounds/2 {
+			w.stop() // what only a restart mends
+		}
+		if w.node == nil {
+			w.start()
+		}
+		if w.node != nil {
+			w.node.round()
+		}
+		w.rest()
+		if w.judge.lost() || w.gate.done() && done() {
+			return
+		}
+	}
+	if !w.gate.done() {
+		w.judge.Errorf("not all faults came to pass: the run is not the one that was recorded")
+		return
+	}
+	w.judge.Errorf("not finished after %d rounds: %s", rounds, w.describe())
+}
+
+// lost reports whether the run has failed already.
+func (j *judge) lost() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return len(j.failed) > 0
+}
+
+// done reports whether all faults of the plan came to pass.
+func (g *gate) done() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.fired == len(g.plan)
+}
+
+// rest buries a dead node, lets a minute pass, and the leases run out that
+// nobody holds any more.
+func (w *world) rest() {
+	w.pass(time.Minute)
+	if w.node == nil {
+		return
+	}
+	if w.node.dead.Load() {
+		w.stop()
+		return
+	}
+	var tokens []desformat.Token
+	for _, l := range w.node.meta.View().Leases() {
+		tokens = append(tokens, l.Token)
+	}
+	if err := w.node.meta.Expire(tokens...); err != nil {
+		w.judge.Errorf("expire leases: %v", err)
+	}
+}
+
+// pass lets time go by.
+func (w *world) pass(d time.Duration) { time.Sleep(d) }
+
+// stop ends the node, alive or dead.
+func (w *world) stop() {
+	if w.node != nil {
+		w.node.end()
+		w.node = nil
+	}
+}
+
+// view is the manifest as of now, of whatever node.
+func (w *world) view() *raftmeta.View {
+	if w.node != nil {
+		return w.node.meta.View()
+	}
+	l, err := raftmeta.OpenLocal(raftmeta.LocalConfig{Node: theNode, Cluster: theCluster, Journal: w.journal.Copy()})
+	if err != nil {
+		w.judge.Errorf("read the manifest: %v", err)
+		return nil
+	}
+	return l.View()
+}
+
+// describe says what the world looks like, for a failure.
+func (w *world) describe() string {
+	var text []string
+	for _, name := range w.names() {
+		r := w.row(w.ledger[name])
+		text = append(text, fmt.Sprintf("%s is %s v%d in pack %s, claim %q, error %q %q, attempts %d",
+			name, r.State, r.Version, r.Pack, r.Claim, r.ErrorCode, r.ErrorText, r.Attempts))
+	}
+	v := w.view()
+	for p := range v.Packs() {
+		text = append(text, fmt.Sprintf("pack %s acknowledged %v, dead %v, copies %+v", p.ID, p.Acknowledged, p.Dead, p.Copies))
+	}
+	text = append(text, fmt.Sprintf("uploads %v, leases %v, objects %q, files %q", v.Uploads(), v.Leases(), w.store.Keys(), w.files.paths()))
+	var problem error
+	if w.node != nil {
+		problem = errors.Join(w.node.last, w.node.keeper.Problem(), w.node.packer.Problem(), w.node.marker.Problem())
+	}
+	return fmt.Sprintf("%q, problem %v", text, problem)
+}
+
+// names returns the names of the ledger, sorted.
+func (w *world) names() []string {
+	var names []string
+	for name := range w.ledger {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
