@@ -141,3 +141,7 @@ func (g *gate) ForgetFiles(ctx context.Context) error {
 func (g *gate) Retry(ctx context.Context, which source.Selection, at time.Time) (int64, error) {
 	return gated(ctx, g, func() (int64, error) { return g.Table.Retry(ctx, which, at) })
 }
+
+func (g *gate) Restore(ctx context.Context, rows []source.Restored) ([]source.RestoreResult, error) {
+	return gated(ctx, g, func() ([]source.RestoreResult, error) { return g.Table.Restore(ctx, rows) })
+}

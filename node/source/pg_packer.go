@@ -250,37 +250,46 @@ func (a *pgAck) lookUp(ctx context.Context, p *Postgres, c call) error {
 	}
 	for i := range a.results {
 		if !a.known[i] {
-			a.results[i] = AckGone
+			a.results[i] = AckNoRow
 		}
 	}
 	if len(ids) == 0 {
 		return nil
 	}
-	type held struct{ id, name, pack string }
+	type row struct {
+		id string
+		acknowledged
+	}
 	found, err := collect(ctx, p, c, func(q *pgQueries) request {
 		v := &params{}
 		id := q.col(migrations.ColID)
-		return request{"SELECT " + id + "::text, " + q.col(migrations.ColDesName) + "::text, " + q.col(migrations.ColPack) +
-			", x.replica FROM (SELECT pg_is_in_recovery() AS replica) AS x LEFT JOIN " + q.relation + // a row in any case
+		return request{"SELECT " + id + "::text, " + q.col(migrations.ColDesName) + "::text, " + q.col(migrations.ColPack) + ", " + q.version +
+			"::text, x.replica FROM (SELECT pg_is_in_recovery() AS replica) AS x LEFT JOIN " + q.relation + // a row in any case
 			" ON " + id + " = ANY (" + v.texts(ids) + "::" + q.id.cast + "[])", *v}
-	}, func(_ *pgQueries, c pgCells) (held, error) {
-		if c.text(3) != "f" {
-			return held{}, errReplica
+	}, func(_ *pgQueries, c pgCells) (row, error) {
+		if c.text(4) != "f" {
+			return row{}, errReplica
 		}
+		r := row{c.text(0), acknowledged{name: c.text(1)}}
 		pack, err := c.bytes(2)
-		return held{c.text(0), c.text(1), string(pack)}, err
+		if err == nil && c[3] != nil {
+			var version int64
+			version, err = c.integer(3)
+			r.version = uint32(max(0, min(version, math.MaxUint32)))
+		}
+		copy(r.pack[:], pack)
+		return r, err
 	})
 	if err != nil {
 		return err
 	}
-	now := map[string]held{}
-	for _, h := range found {
-		now[h.id] = h
+	now := map[string]acknowledged{}
+	for _, r := range found {
+		now[r.id] = r.acknowledged
 	}
 	for _, s := range a.batch {
-		ack := &a.acks[s.index]
-		if h, ok := now[s.id]; ok && !a.known[s.index] && h.name == ack.Name && h.pack == string(ack.Pack[:]) {
-			a.results[s.index] = AckDone
+		if h, ok := now[s.id]; ok && !a.known[s.index] {
+			a.results[s.index] = h.judge(&a.acks[s.index])
 		}
 	}
 	return nil

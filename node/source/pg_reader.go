@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/datavision/desnode/migrations"
 )
@@ -62,4 +63,55 @@ func (p *Postgres) byID(ctx context.Context, c call, id string) ([]Row, error) {
 		return nil, err
 	}
 	return found, err
+}
+
+// ByIDs returns the rows with these ids, by rising id.
+func (p *Postgres) ByIDs(ctx context.Context, ids []string) ([]Row, error) {
+	c := call{role: RoleReader, op: "look up ids"}
+	if err := checkBatch(len(ids)); err != nil {
+		return nil, p.wrap(c.op, err)
+	}
+	return p.byIDs(ctx, c, ids)
+}
+
+func (p *Postgres) byIDs(ctx context.Context, c call, ids []string) ([]Row, error) {
+	asked := map[string]bool{}
+	found, err := p.rows(ctx, c, func(q *pgQueries) request {
+		clear(asked)
+		var list []string
+		for _, id := range ids {
+			if q.id.holds(id) && !asked[id] {
+				list, asked[id] = append(list, id), true
+			}
+		}
+		v := &params{}
+		id := q.col(migrations.ColID)
+		return request{"SELECT " + q.row + q.from(id+" = ANY ("+v.texts(list)+"::"+q.id.cast+"[])") + " ORDER BY " + id, *v}
+	})
+	// Another spelling of an id, such as 1.0 of a numeric, is another's.
+	return slices.DeleteFunc(found, func(r Row) bool { return !asked[r.ID] }), err
+}
+
+// Rows lists rows by rising id. Where the filter or the side binding's view
+// hides rows it goes by windows of ids: no statement takes long, however far
+// the next row is.
+func (p *Postgres) Rows(ctx context.Context, after string, limit int) ([]Row, error) {
+	c := call{role: RoleReader, op: "list the rows", narrow: true}
+	limit = min(limit, MaxBatch)
+	if !p.resolved.Side && p.resolved.Filter == "" {
+		return p.list(ctx, c, after, limit, func(*pgQueries, *params) string { return "true" })
+	}
+	for {
+		upTo, full, err := p.window(ctx, c, after, windowRows, byKeys)
+		if err != nil || upTo == "" {
+			return nil, err
+		}
+		found, err := p.list(ctx, c, after, limit, func(q *pgQueries, v *params) string {
+			return q.col(migrations.ColID) + " <= " + v.text(upTo) + "::" + q.id.cast
+		})
+		if err != nil || len(found) > 0 || !full {
+			return found, err
+		}
+		after = upTo
+	}
 }

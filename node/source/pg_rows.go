@@ -160,6 +160,9 @@ type change struct {
 	where []string // further conditions over t
 	set   []string // over t and s, what the batch says of the row
 	more  []string // further parameters, arrays as long as the batch, named s.m1, s.m2 …
+	// fits makes the conditions over t and the batch under the alias s that stand
+	// in the place of those of name, version, size and time; nil: those.
+	fits func(q *pgQueries, s string) []string
 	// skipLocked leaves out rows that others hold, instead of waiting for them.
 	skipLocked bool
 }
@@ -216,19 +219,29 @@ func (q *pgQueries) match(c change, s string) string {
 	if name == "" {
 		name = migrations.ColName
 	}
-	modified := q.col(migrations.ColModifiedAt)
-	list := append([]string{
-		q.col(migrations.ColID) + " = " + s + ".seen_id",
-		"coalesce(" + q.col(name) + "::text, '') = " + s + ".seen_name",
-		q.version + " = " + s + ".seen_version",
-		q.size + " = " + s + ".seen_size",
-		"CASE WHEN " + s + ".seen_low IS NULL THEN " + q.modified.unreadable(modified) +
-			" ELSE " + modified + " BETWEEN " + s + ".seen_low AND " + s + ".seen_high END",
-	}, c.where...)
+	list := []string{q.col(migrations.ColID) + " = " + s + ".seen_id"}
+	if c.fits != nil {
+		list = append(list, c.fits(q, s)...)
+	} else {
+		list = append(list, "coalesce("+q.col(name)+"::text, '') = "+s+".seen_name", q.version+" = "+s+".seen_version")
+		list = append(list, q.sameFile(s)...)
+	}
+	list = append(list, c.where...)
 	if c.state != "" {
 		list = append(list, q.is(c.state))
 	}
 	return strings.Join(list, " AND ")
+}
+
+// sameFile are the conditions that t lists a file of the size and time that the
+// batch, under the alias s, saw.
+func (q *pgQueries) sameFile(s string) []string {
+	modified := q.col(migrations.ColModifiedAt)
+	return []string{
+		q.size + " = " + s + ".seen_size",
+		"CASE WHEN " + s + ".seen_low IS NULL THEN " + q.modified.unreadable(modified) +
+			" ELSE " + modified + " BETWEEN " + s + ".seen_low AND " + s + ".seen_high END",
+	}
 }
 
 // failed makes archive_error of a code and a text, such as Postgres can hold.

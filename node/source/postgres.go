@@ -16,10 +16,13 @@ const (
 	RoleMarker  Role = "marker"  // MarkerRows, Retry, ClaimCluster, ReplicaLag, and Backlog without a packer
 	RolePacker  Role = "packer"  // PackerRows, Refuse of MARKED rows
 	RoleDeleter Role = "deleter" // DeleterRows, IdentityRows
-	RoleReader  Role = "reader"  // ReaderRows, the rest of OperatorRows
+	RoleReader  Role = "reader"  // ReaderRows, ListRows, the rest of OperatorRows
+	// RoleRestorer is for RestorerRows alone: it may write whatever desnode writes.
+	// No user has it but while a cluster is rebuilt.
+	RoleRestorer Role = "restorer"
 )
 
-// Roles lists all roles.
+// Roles lists the roles of daily work, all but RoleRestorer.
 func Roles() []Role { return []Role{RoleMarker, RolePacker, RoleDeleter, RoleReader} }
 
 // Errors of Postgres, returned wrapped.
@@ -38,7 +41,7 @@ type PostgresConfig struct {
 	Mapping migrations.Mapping
 	URL     string          // connects every role that has no URL of its own
 	URLs    map[Role]string // by role
-	Roles   []Role          // those that are used; nil: all
+	Roles   []Role          // those that are used; nil: Roles()
 
 	// Connections is the largest number of connections of each role. 0: 4.
 	Connections int

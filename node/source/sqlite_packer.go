@@ -135,16 +135,18 @@ func (a *acknowledging) one(id int64, ack *Ack) (AckResult, error) {
 		return AckDone, err
 	}
 	var pack []byte
-	err = a.find.QueryRow(id, ack.Name).Scan(&pack)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return AckGone, nil
-	case err != nil:
-		return AckGone, err
-	case len(pack) == len(ack.Pack) && desformat.PackID(pack) == ack.Pack:
-		return AckDone, nil
+	var name sql.NullString
+	var version uint32
+	err = a.find.QueryRow(id).Scan(&pack, &name, &version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return AckNoRow, nil
 	}
-	return AckGone, nil
+	if err != nil {
+		return AckGone, err
+	}
+	now := acknowledged{name: name.String, version: version}
+	copy(now.pack[:], pack)
+	return now.judge(ack), nil
 }
 
 // countRefusal counts an attempt at the row that the first args name. A trigger

@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 )
 
@@ -29,4 +30,33 @@ func (s *SQLite) one(ctx context.Context, what string, stmt *sql.Stmt, arg any) 
 		return Row{}, s.wrap(what, fmt.Errorf("%q: %w", fmt.Sprint(arg), ErrNotFound))
 	}
 	return rows[0], nil
+}
+
+// Rows lists rows by rising id.
+func (s *SQLite) Rows(ctx context.Context, after string, limit int) ([]Row, error) {
+	const op = "list the rows"
+	id, err := afterNumber(after)
+	if err != nil {
+		return nil, s.wrap(op, err)
+	}
+	return s.queryRows(ctx, op, s.stmts.list, id, min(limit, MaxBatch))
+}
+
+// ByIDs returns the rows with these ids, by rising id.
+func (s *SQLite) ByIDs(ctx context.Context, ids []string) ([]Row, error) {
+	const op = "look up ids"
+	if err := checkBatch(len(ids)); err != nil {
+		return nil, s.wrap(op, err)
+	}
+	numbers := make([]int64, 0, len(ids))
+	for _, id := range ids {
+		if n, ok := idNumber(id); ok {
+			numbers = append(numbers, n)
+		}
+	}
+	list, err := json.Marshal(numbers)
+	if err != nil {
+		return nil, s.wrap(op, err)
+	}
+	return s.queryRows(ctx, op, s.stmts.byIDs, string(list))
 }

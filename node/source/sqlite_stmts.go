@@ -19,12 +19,13 @@ type statements struct {
 	regChanged, regFileID, regLast         *sql.Stmt
 	regListed                              *sql.Stmt
 	identify, forgetMissing, forgetFiles   *sql.Stmt
-	findClaim                              *sql.Stmt
+	findClaim, beginRestore, endRestore    *sql.Stmt
+	restore, restoreFind, raiseVersion     *sql.Stmt
 	// Reads.
 	eligible, eligibleTally, backlog, marked *sql.Stmt
 	deletable, byName, byID, counts          *sql.Stmt
 	failing, failureTally, unidentified      *sql.Stmt
-	pending                                  *sql.Stmt
+	pending, list, byIDs                     *sql.Stmt
 
 	all []*sql.Stmt
 }
@@ -55,7 +56,7 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		{&p.acknowledge, s.write, `UPDATE files SET status = 'PACKED', des_pack = ?7, des_sha256 = ?8, packed_at = ?9,
  source_deleted_at = NULL, archive_attempts = 0, archive_error = NULL
  WHERE id = ?1 AND des_name = ?2 AND status = ?3 AND archive_version = ?4 AND size = ?5 AND modified_at = ?6`},
-		{&p.ackFind, s.write, `SELECT des_pack FROM files WHERE id = ?1 AND des_name = ?2`},
+		{&p.ackFind, s.write, `SELECT des_pack, des_name, archive_version FROM files WHERE id = ?1`},
 		{&p.ackRefused, s.write, `UPDATE files SET archive_attempts = archive_attempts + 1, last_archive_attempt_at = ?7,
  archive_error = ?8, status = CASE WHEN archive_attempts + 1 >= ?9 THEN 'FAILED' ELSE status END
  WHERE id = ?1 AND des_name = ?2 AND status = ?3 AND archive_version = ?4 AND size = ?5 AND modified_at = ?6`},
@@ -72,6 +73,11 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		{&p.forgetFiles, s.write, `UPDATE files SET file_id = NULL WHERE file_id NOT LIKE '` + objectScheme + `%' AND status <> 'DELETED_SOURCE'`},
 		{&p.identify, s.write, `UPDATE files SET file_id = ?7` + seen + ` AND file_id IS NULL`},
 		{&p.findClaim, s.write, `SELECT cluster, generation FROM desnode`},
+		{&p.beginRestore, s.write, `UPDATE desnode SET restoring = 1`},
+		{&p.endRestore, s.write, `UPDATE desnode SET restoring = 0`},
+		{&p.restore, s.write, restoreSQL},
+		{&p.restoreFind, s.write, `SELECT ` + rowColumns + ` FROM files WHERE id = ?1`},
+		{&p.raiseVersion, s.write, raiseVersionSQL},
 		{&p.regInsert, s.write, insertSQL(1)},
 		{&p.regInsertMany, s.write, insertSQL(registerGroup)},
 		{&p.regFind, s.write, `SELECT id, name, size, modified_at, coalesce(file_id, ''), status FROM files WHERE path = ?1`},
@@ -94,6 +100,8 @@ func (p *statements) prepare(ctx context.Context, s *SQLite) error {
 		{&p.byName, s.read, `SELECT ` + rowColumns + ` FROM files WHERE coalesce(des_name, name) = ?1
  AND (des_name IS NOT NULL OR status = 'ACTIVE')`},
 		{&p.byID, s.read, `SELECT ` + rowColumns + ` FROM files WHERE id = ?1`},
+		{&p.list, s.read, `SELECT ` + rowColumns + ` FROM files WHERE id > ?1 ORDER BY id LIMIT ?2`},
+		{&p.byIDs, s.read, `SELECT ` + rowColumns + ` FROM files WHERE id IN (SELECT value FROM json_each(?1)) ORDER BY id`},
 		{&p.counts, s.read, `SELECT status, ` + tally + ` FROM files GROUP BY status`},
 		{&p.pending, s.read, `SELECT 'MARKED', count(*), coalesce(sum(size), 0) FROM files WHERE status = 'MARKED' UNION ALL
  SELECT 'FAILED', count(*), coalesce(sum(size), 0) FROM files WHERE archive_error IS NOT NULL AND status = 'FAILED'`},

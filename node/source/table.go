@@ -17,7 +17,9 @@ type Table interface {
 	DeleterRows
 	IdentityRows
 	ReaderRows
+	ListRows
 	OperatorRows
+	RestorerRows
 	// TimePrecision is the unit of the modified times that the rows keep: times
 	// that differ by less are equal.
 	TimePrecision() time.Duration
