@@ -25,6 +25,7 @@ type checker struct {
 	rows      rowWatch
 	originals originalWatch
 	packs     packWatch
+	strange   map[string]bool // objects that were told of
 }
 
 // How often each thing is looked at.
@@ -39,7 +40,9 @@ const (
 const askWithin = 10 * time.Second
 
 // newChecker prepares a checker of a scene. deletes: originals are deleted.
-func newChecker(s *scene, deletes bool) *checker { return &checker{scene: s, deletes: deletes} }
+func newChecker(s *scene, deletes bool) *checker {
+	return &checker{scene: s, deletes: deletes, strange: map[string]bool{}}
+}
 
 // run watches until ctx ends. What can't be asked now is asked again later: an
 // error is one of the harness.

@@ -139,7 +139,8 @@ func (c *checker) lookAtObjects(ctx context.Context) error {
 		there[key] = true
 	}
 	for _, key := range strange {
-		if there[key] {
+		if there[key] && !c.strange[key] {
+			c.strange[key] = true
 			c.verdict.breach(strangeObjects, "%s", key)
 		}
 	}
@@ -167,7 +168,7 @@ func (c *checker) unnamed(ctx context.Context, keys []string) ([]string, error) 
 	if err != nil {
 		return nil, err
 	}
-	known := map[string]bool{"cluster.json": true}
+	known := map[string]bool{"cluster.json": true, ".desnode-probe": true}
 	for _, u := range status.Uploads {
 		known[u.Key] = true
 	}
@@ -181,7 +182,7 @@ func (c *checker) unnamed(ctx context.Context, keys []string) ([]string, error) 
 func unnamedKeys(keys []string, known map[string]bool) (out []string) {
 	for _, key := range keys {
 		switch top, _, _ := strings.Cut(key, "/"); {
-		case known[key], top == "generations", top == "backups", top == "quarantine":
+		case known[key], top == "generations", top == "nodes", top == "backups", top == "quarantine":
 		default:
 			out = append(out, key)
 		}
