@@ -80,7 +80,8 @@ type auditLog struct {
 	size    int64
 	written uint64 // appends written
 	synced  uint64 // appends known to be durable
-	failed  error  // after a failed write or fsync nothing can be promised
+	failed  error  // after a failed write or fsync nothing can be promised of this file
+	lost    uint64 // appends up to this one went to a file that failed
 	open    map[auditKey]auditRecord
 	roots   map[string]bool // file ids of the roots below which originals were deleted
 }
@@ -144,8 +145,11 @@ func (l *auditLog) append(event, note string, rec auditRecord) error {
 	if err := enc.Encode(rec); err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
+	if err := l.renew(); err != nil {
+		return err
+	}
 	l.mu.Lock()
-	if l.failed != nil {
+	if l.failed != nil { // by another append, just now
 		defer l.mu.Unlock()
 		return l.failed
 	}
@@ -165,19 +169,29 @@ func (l *auditLog) append(event, note string, rec auditRecord) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if mine <= l.lost { // the next log does not tell of it
+		return errAuditLost
+	}
 	l.note(rec)
 	return nil
 }
+
+var errAuditLost = errors.New("audit log: the record was in a file that failed")
 
 // flush returns when append number mine is durable.
 func (l *auditLog) flush(mine uint64) error {
 	l.sync.Lock()
 	defer l.sync.Unlock()
 	l.mu.Lock()
-	upTo, synced, failed := l.written, l.synced, l.failed
+	upTo, synced, failed, lost := l.written, l.synced, l.failed, l.lost
 	l.mu.Unlock()
-	if failed != nil || synced >= mine {
+	switch {
+	case failed != nil:
 		return failed
+	case mine <= lost:
+		return errAuditLost
+	case synced >= mine:
+		return nil
 	}
 	err := l.f.Sync()
 	l.mu.Lock()
@@ -260,30 +274,69 @@ func (l *auditLog) rotate(limit int64) error {
 	if l.size < limit || len(l.open) > 0 || l.written != l.synced || l.failed != nil {
 		return nil
 	}
-	old := auditName + "." + l.now().UTC().Format("20060102T150405.000000000")
-	if err := l.disk.Link(auditName, old); err != nil { // never replaces another
-		return fmt.Errorf("audit log: %w", err)
+	return l.replace()
+}
+
+// renew begins another log after one that could not be written or flushed: what
+// of that is on the disk nobody knows, and a second flush would not tell. What
+// this log has promised stands in memory, so the next one says it again.
+func (l *auditLog) renew() error {
+	l.mu.Lock()
+	failed := l.failed
+	l.mu.Unlock()
+	if failed == nil {
+		return nil
 	}
+	l.sync.Lock()
+	defer l.sync.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.failed == nil {
+		return nil
+	}
+	if err := l.replace(); err != nil {
+		return errors.Join(l.failed, err)
+	}
+	l.failed, l.lost, l.synced = nil, l.written, l.written
+	return nil
+}
+
+// replace sets the log aside, under a name that carries the time, and begins
+// another. The caller holds both locks.
+func (l *auditLog) replace() error {
 	next := auditName + ".new"
 	f, err := l.disk.Create(next)
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
 	}
-	size, err := l.carryRoots(f)
+	size, err := l.carry(f)
+	if err != nil {
+		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
+	}
+	old := auditName + "." + l.now().UTC().Format("20060102T150405.000000000")
+	err = l.disk.Link(auditName, old) // never replaces another
 	if err != nil {
 		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
 	}
 	if err := errors.Join(l.disk.Rename(next, auditName), l.disk.Sync()); err != nil {
-		return errors.Join(fmt.Errorf("audit log: %w", err), f.Close())
+		// Which of the two the next start will find nobody knows: neither may be
+		// written any more.
+		l.failed = fmt.Errorf("audit log: %w", err)
+		return errors.Join(l.failed, f.Close())
 	}
 	err = l.f.Close()
 	l.f, l.size = f, size
 	return err
 }
 
-// carryRoots writes what the next log must know of the ones before.
-func (l *auditLog) carryRoots(next DiskFile) (size int64, err error) {
+// carry writes what the next log must know of the ones before.
+func (l *auditLog) carry(next DiskFile) (size int64, err error) {
 	var buf bytes.Buffer
+	for _, rec := range l.open {
+		if err := json.NewEncoder(&buf).Encode(rec); err != nil {
+			return 0, err
+		}
+	}
 	for _, root := range slices.Sorted(maps.Keys(l.roots)) {
 		if err := json.NewEncoder(&buf).Encode(auditRecord{Time: l.now().UTC(), Event: auditRoot, Root: root}); err != nil {
 			return 0, err
