@@ -24,28 +24,36 @@ type adoptCommand struct {
 func (*adoptCommand) kind() string { return kindAdopt }
 
 func (c *adoptCommand) apply(s *state, index uint64) (any, error) {
-	before := *s
+	next := *s
+	if err := c.adopt(&next, index); err != nil {
+		return nil, err
+	}
+	if s.rebuildDone(s.generation) && (next.packs != s.packs || next.uploads != s.uploads) {
+		return nil, fmt.Errorf("adopt %d packs and %d uploads: %w", len(c.Packs), len(c.Uploads), ErrRebuilt)
+	}
+	*s = next
+	return nil, nil
+}
+
+func (c *adoptCommand) adopt(s *state, index uint64) error {
 	for i := range c.Packs {
 		p := c.Packs[i].Pack
 		p.Dead = c.Packs[i].Dead
 		if err := s.adoptPack(&p, index); err != nil {
-			return nil, fmt.Errorf("adopt pack %s: %w", p.ID, err)
+			return fmt.Errorf("adopt pack %s: %w", p.ID, err)
 		}
 	}
 	for i := range c.Packs {
 		if err := s.checkReplaced(c.Packs[i].Pack.ID); err != nil {
-			return nil, fmt.Errorf("adopt pack %s: %w", c.Packs[i].Pack.ID, err)
+			return fmt.Errorf("adopt pack %s: %w", c.Packs[i].Pack.ID, err)
 		}
 	}
 	for _, u := range c.Uploads {
 		if err := s.adoptUpload(u); err != nil {
-			return nil, fmt.Errorf("adopt upload %s: %w", u.Key, err)
+			return fmt.Errorf("adopt upload %s: %w", u.Key, err)
 		}
 	}
-	if s.rebuildDone(s.generation) && (s.packs != before.packs || s.uploads != before.uploads) {
-		return nil, fmt.Errorf("adopt %d packs and %d uploads: %w", len(c.Packs), len(c.Uploads), ErrRebuilt)
-	}
-	return nil, nil
+	return nil
 }
 
 // adoptPack adds a pack, or what it tells anew of one that is known.

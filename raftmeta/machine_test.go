@@ -42,7 +42,7 @@ func drawCommand(t *rapid.T, v *View) command {
 	case 2, 3, 4, 5:
 		job := Job{Kind: JobPack, Range: drawRange(t)}
 		if kind == 5 {
-			kinds := []JobKind{JobMark, JobAck, JobVerify, JobDelete, JobCollect}
+			kinds := []JobKind{JobMark, JobAck, JobVerify, JobDelete, JobCollect, JobBackup, JobRebuild}
 			job = Job{Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), Source: "files", Packs: []desformat.PackID{id()}}
 		}
 		return &grantCommand{Job: job, Holder: node(), Request: rapid.StringN(1, 1, 4).Draw(t, "request")}
@@ -394,6 +394,7 @@ func FuzzDecodeCommand(f *testing.F) {
 		&beginUploadCommand{testUpload(l, packID(4))}, &forgetUploadCommand{testUpload(l, packID(4)).Key},
 		&addPackCommand{testPack(l, packID(4))}, &ackPackCommand{Pack: packID(1), Dead: ordinals{1, 2}},
 		&verifyPackCommand{packID(1), Copy{Key: "k"}, Copy{Key: "k", VerifiedAt: time.Unix(1, 0).UTC()}},
+		adoptPacks(oldPack(f, "3d/8", 7)), &adoptCommand{Uploads: []Upload{oldUpload(f, "3d/8", 8)}},
 	} {
 		data, err := encodeCommand("node-a", c)
 		if err != nil {
@@ -408,6 +409,9 @@ func FuzzDecodeCommand(f *testing.F) {
 			return
 		}
 		s := w.state().state
+		if c.kind() == kindAdopt {
+			s.generation = 2 // there is something to adopt
+		}
 		before := snapshotBytes(t, &s)
 		next := s
 		_, _ = c.apply(&next, 1000)

@@ -1,14 +1,13 @@
 package raftmeta
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"time"
-
-	"encoding/json"
 
 	"github.com/hashicorp/go-hclog"
 	wal "github.com/hashicorp/raft-wal"
@@ -35,7 +34,7 @@ const boltPatience = time.Second
 // closes both.
 func openLogReadOnly(dir string, log hclog.Logger) (*wal.WAL, *readOnlyMeta, error) {
 	meta := &readOnlyMeta{}
-	files := readOnlySegments{segment.NewFiler(dir, readOnlyFiles{})}
+	files := readOnlySegments{segment.NewFiler(dir, readOnlyFiles{}), dir}
 	w, err := wal.Open(dir, wal.WithMetaStore(meta), wal.WithSegmentFiler(files), wal.WithLogger(log))
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open %w: %w", ErrStorage, err), meta.Close())
@@ -94,9 +93,40 @@ func (m *readOnlyMeta) Close() error {
 	return m.db.Close()
 }
 
-// readOnlySegments leaves segments that the log does not count among its own
-// where they are.
-type readOnlySegments struct{ *segment.Filer }
+// readOnlySegments checks each segment that it opens, and leaves those where they
+// are that the log does not count among its own.
+type readOnlySegments struct {
+	*segment.Filer
+	dir string
+}
+
+// Open implements types.SegmentFiler.
+func (s readOnlySegments) Open(info types.SegmentInfo) (types.SegmentReader, error) {
+	if err := s.check(info, true); err != nil {
+		return nil, err
+	}
+	return s.Filer.Open(info)
+}
+
+// RecoverTail implements types.SegmentFiler.
+func (s readOnlySegments) RecoverTail(info types.SegmentInfo) (types.SegmentWriter, error) {
+	if err := s.check(info, false); err != nil {
+		return nil, err
+	}
+	return s.Filer.RecoverTail(info)
+}
+
+func (s readOnlySegments) check(info types.SegmentInfo, sealed bool) error {
+	name := segment.FileName(info)
+	f, err := readOnlyFiles{}.OpenReader(s.dir, name)
+	if err != nil {
+		return err
+	}
+	if err = errors.Join(checkSegment(f, sealed), f.Close()); err != nil {
+		return fmt.Errorf("segment %s: %w", name, err)
+	}
+	return nil
+}
 
 // Delete implements types.SegmentFiler.
 func (readOnlySegments) Delete(_, _ uint64) error { return nil }
@@ -125,7 +155,7 @@ func (readOnlyFiles) Delete(_, _ string) error { return errReadOnly }
 
 // OpenReader implements types.VFS.
 func (readOnlyFiles) OpenReader(dir, name string) (types.ReadableFile, error) {
-	return os.Open(filepath.Join(dir, name)) //nolint:gosec // G304: the log's own names in the operator's dir
+	return os.Open(filepath.Join(dir, name))
 }
 
 // OpenWriter implements types.VFS.

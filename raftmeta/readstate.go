@@ -140,6 +140,9 @@ func (d *deadDir) listSnapshots() (all []snapshotFile, damaged []error) {
 		if err == nil {
 			err = json.Unmarshal(b, &s)
 		}
+		if err == nil && !strings.HasPrefix(e.Name(), fmt.Sprintf("%d-%d-", s.Term, s.Index)) {
+			err = fmt.Errorf("it says term %d, index %d", s.Term, s.Index) // it has no checksum, but raft names the folder so
+		}
 		if err != nil {
 			damaged = append(damaged, fmt.Errorf("snapshot %s: %w: %w", e.Name(), ErrSnapshot, err))
 			continue
