@@ -1,9 +1,13 @@
 package safety
 
 import (
+	"runtime/debug"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // thousands of small worlds, none of which lasts
+	goleak.VerifyTestMain(m)
+}

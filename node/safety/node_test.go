@@ -59,6 +59,7 @@ func (n *node) open() (err error) {
 	if err != nil {
 		return err
 	}
+	w.meta = n.meta
 	objects := gatedStore{w.store, n.life}
 	sources := []source.Source{{Name: theSource, Rows: gatedRows{w.rows, n.life}, Files: gatedFiles{w.files, n.life}}}
 	if n.reader, err = n.newReader(w.store, source.Source{Name: theSource, Rows: w.rows, Files: w.files}); err != nil {

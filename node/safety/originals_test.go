@@ -53,6 +53,13 @@ func (o *originals) write(at string, content []byte, modified time.Time) *inode 
 	return n
 }
 
+// remove deletes the file at path, as its customer does.
+func (o *originals) remove(at string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.files, at)
+}
+
 // content returns what stands at path, and what its quarantine name holds.
 func (o *originals) content(at string) (open, hidden []byte, isOpen, isHidden bool) {
 	o.mu.Lock()

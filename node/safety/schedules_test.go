@@ -18,21 +18,27 @@ type scenario struct {
 	least   int            // schedules that there are at least
 }
 
-// modes returns the faults of an effect. To one that changes nothing, to be
-// applied and errored is to be not applied and errored, and a crash after it is
-// a crash before it.
-func modes(known map[string]bool, e effect) []mode {
-	if known[e.name] == writes {
-		return []mode{errBefore, errAfter, crashBefore, crashAfter}
-	}
-	return []mode{errBefore, crashBefore}
-}
-
-// faults returns all faults of effects.
+// faults returns all faults of effects: four of each, but of those that change
+// nothing two, for to them the other two are the same.
 func faults(known map[string]bool, trace []effect) (all []fault) {
 	for _, e := range trace {
-		for _, m := range modes(known, e) {
-			all = append(all, fault{e, m})
+		all = append(all, fault{e, errBefore}, fault{e, crashBefore})
+		if known[e.name] == writes {
+			all = append(all, fault{e, errAfter}, fault{e, crashAfter})
+		}
+	}
+	return all
+}
+
+// distinct returns the faults of effects that differ in what they leave behind.
+// A crash before an effect leaves what a crash after the last one that changed
+// something does: a node that died remembers nothing. So one crash before the
+// first effect stands for those before all others that change nothing.
+func distinct(known map[string]bool, trace []effect) (all []fault) {
+	for _, e := range trace {
+		all = append(all, fault{e, errBefore})
+		if known[e.name] == writes {
+			all = append(all, fault{e, errAfter}, fault{e, crashAfter})
 		}
 	}
 	return all
@@ -47,37 +53,37 @@ func (s scenario) all(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	singles := faults(known, trace)
-	pairs := make([][]fault, len(singles))
 	var ran, failed atomic.Int64
-	inParallel(t, len(singles), &failed, func(t *testing.T, i int) {
-		r := s.once(t, known, schedule{singles[i]}, true)
+	run := func(t *testing.T, plan schedule, strict bool) result {
+		t.Helper()
+		r := s.inBubble(t, known, plan, strict)
 		ran.Add(1)
 		if r.failed {
 			failed.Add(1)
-			return
 		}
-		pairs[i] = faults(known, r.after)
+		return r
+	}
+	singles := faults(known, trace)
+	follows := make(map[fault][]effect, len(singles))
+	var mu sync.Mutex // guards follows
+	inParallel(t, len(singles), &failed, func(t *testing.T, i int) {
+		r := run(t, schedule{singles[i]}, true)
+		mu.Lock()
+		defer mu.Unlock()
+		follows[singles[i]] = r.after
 	})
-	type pair struct{ first, second fault }
-	var list []pair
-	for i, first := range singles {
-		for _, second := range pairs[i] {
-			list = append(list, pair{first, second})
+	pairs := make([]schedule, 0, len(singles))
+	for _, first := range append([]fault{{trace[0], crashBefore}}, distinct(known, trace)...) {
+		for _, second := range distinct(known, follows[first]) {
+			pairs = append(pairs, schedule{first, second})
 		}
 	}
-	total := len(singles) + len(list)
+	total := len(singles) + len(pairs)
 	if testing.Short() || raceEnabled {
-		list = sample(list, sampled)
+		pairs = sample(pairs, sampled)
 	}
 	if failed.Load() == 0 {
-		inParallel(t, len(list), &failed, func(t *testing.T, i int) {
-			r := s.once(t, known, schedule{list[i].first, list[i].second}, false)
-			ran.Add(1)
-			if r.failed {
-				failed.Add(1)
-			}
-		})
+		inParallel(t, len(pairs), &failed, func(t *testing.T, i int) { run(t, pairs[i], false) })
 	}
 	if n := int(ran.Load()); n == total {
 		t.Logf("%d effects, %d schedules", len(trace), n)
@@ -107,21 +113,22 @@ const manyFailures = 10
 func inParallel(t *testing.T, n int, failed *atomic.Int64, f func(t *testing.T, i int)) {
 	t.Helper()
 	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), n) {
-		wg.Go(func() {
-			synctest.Test(t, func(t *testing.T) {
-				for failed.Load() < manyFailures {
-					i := int(next.Add(1)) - 1
-					if i >= n {
-						return
+	t.Run("", func(t *testing.T) { // ends when all in it have
+		for range min(runtime.GOMAXPROCS(0), n) {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					for failed.Load() < manyFailures {
+						i := int(next.Add(1)) - 1
+						if i >= n {
+							return
+						}
+						f(t, i)
 					}
-					f(t, i)
-				}
+				})
 			})
-		})
-	}
-	wg.Wait()
+		}
+	})
 }
 
 // result is what a run tells.

@@ -44,6 +44,7 @@ type world struct {
 	serial  atomic.Int64      // of pack ids
 	ticks   atomic.Int64      // of the clock
 	node    *node             // the life there is; nil: none
+	meta    *raftmeta.Local   // of the last life
 	catalog catalogs
 	strict  bool // at each effect every file is read as well
 }
@@ -149,6 +150,16 @@ func (w *world) change(name, content string) {
 	}
 }
 
+// withdraw has the source system delete a file and its row: nobody misses it.
+func (w *world) withdraw(name string) {
+	e := w.ledger[name]
+	delete(w.ledger, name)
+	w.files.remove(e.path)
+	w.rows.mu.Lock()
+	defer w.rows.mu.Unlock()
+	delete(w.rows.byID, idOf(e.id))
+}
+
 // newPackID gives each build an id that no other has.
 func (w *world) newPackID() (id desformat.PackID) {
 	n := w.serial.Add(1)
@@ -169,10 +180,7 @@ func (w *world) row(e *entry) source.Row {
 // live runs the node until done, or as many rounds as it may take. What dies is
 // started again; between two rounds a minute passes.
 func (w *world) live(rounds int, done func() bool) {
-	for i := range rounds {
-		if i == rounds/2 {
-			w.stop() // what only a restart mends
-		}
+	for range rounds {
 		if w.node == nil {
 			w.start()
 		}
@@ -236,18 +244,9 @@ func (w *world) stop() {
 	}
 }
 
-// view is the manifest as of now, of whatever node.
-func (w *world) view() *raftmeta.View {
-	if w.node != nil {
-		return w.node.meta.View()
-	}
-	l, err := raftmeta.OpenLocal(raftmeta.LocalConfig{Node: theNode, Cluster: theCluster, Journal: w.journal.Copy()})
-	if err != nil {
-		w.judge.Errorf("read the manifest: %v", err)
-		return nil
-	}
-	return l.View()
-}
+// view is the manifest as of now: whatever a node has committed, a Local has
+// applied before its command returns.
+func (w *world) view() *raftmeta.View { return w.meta.View() }
 
 // describe says what the world looks like, for a failure.
 func (w *world) describe() string {

@@ -1,0 +1,158 @@
+package safety
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/datavision/desnode/raftmeta"
+)
+
+// A node may stand still at any moment: its machine is suspended, its disk or
+// the network takes a command and answers much later. Its leases run out
+// meanwhile, another node does its work, and then it goes on in the middle of a
+// step, with all it believed before. What arrives late must change nothing that
+// is safe: acknowledgements, PUTs of keys that were collected, deletions.
+
+// standstill is what happens while a node stands still.
+type standstill struct {
+	name   string
+	days   int  // how long; a day and a week later garbage is collected
+	change bool // its customer replaces a file before the other node comes
+	after  bool // and again when the other one is done
+}
+
+func standstills() []standstill {
+	return []standstill{
+		{name: "an hour"},
+		{name: "an hour, a file changes before", change: true},
+		{name: "an hour, a file changes after", after: true},
+		{name: "ten days", days: 10},
+		{name: "ten days, a file changes before and after", days: 10, change: true, after: true},
+	}
+}
+
+// otherNode is another node of the cluster, on the same rows, files, objects
+// and manifest, with a disk of its own.
+func (w *world) otherNode() *world {
+	o := newWorld(w.judge.TB, w.gate.known, nil)
+	o.judge, o.rows, o.files, o.store, o.uploads, o.journal = w.judge, w.rows, w.files, w.store, w.uploads, w.journal
+	o.ledger, o.catalog, o.keep = w.ledger, w.catalog, w.keep
+	o.serial.Store(1000 + w.serial.Load()) // its packs' ids are others
+	o.ticks.Store(w.ticks.Load())
+	return o
+}
+
+// takeOver has another node do all the work while this one stands still, for so
+// many days.
+func (w *world) takeOver(s standstill) {
+	if s.change {
+		w.change("b", "b, changed before another node came")
+	}
+	o := w.otherNode()
+	for range 6 { // it need not finish: what stands half done may be for the one that stands still
+		o.rounds(1)
+		o.rest()
+	}
+	for range s.days {
+		o.pass(25 * time.Hour)
+		o.rounds(1)
+		o.rest()
+	}
+	o.stop()
+	w.ticks.Store(o.ticks.Load())
+	if s.after {
+		w.change("b", "b, changed while its node stood still, and longer")
+	}
+}
+
+// rounds runs the node, whatever comes of it.
+func (w *world) rounds(n int) {
+	for range n {
+		if w.node == nil {
+			w.start()
+		}
+		if w.node != nil {
+			w.node.round()
+		}
+	}
+}
+
+// standStill makes the node stand still after its n-th effect of the run. From
+// then on its own view of the manifest is not the newest; the checks' is.
+func (w *world) standStill(n int, s standstill) {
+	seen, usual := 0, w.gate.boundary
+	var newest *raftmeta.Local
+	w.gate.boundary = func(e effect, wrote bool) {
+		if newest != nil {
+			if err := newest.CatchUp(); err != nil {
+				w.judge.Errorf("catch up: %v", err)
+			}
+			w.meta = newest
+		}
+		usual(e, wrote)
+		if seen++; seen != n {
+			return
+		}
+		w.takeOver(s)
+		var err error
+		if newest, err = raftmeta.OpenLocal(raftmeta.LocalConfig{Node: "checker", Cluster: theCluster, Journal: w.journal}); err != nil {
+			w.judge.Errorf("read the manifest: %v", err)
+		}
+	}
+}
+
+func twoFiles(w *world) {
+	w.add("a", "content of a")
+	w.add("b", "content of b")
+	w.files.write(theRoot+"/keep", []byte("of nobody"), w.now())
+}
+
+// TestLateNodeChangesNothingThatIsSafe: a node stands still after each of its
+// effects in turn, and goes on when another has done its work.
+func TestLateNodeChangesNothingThatIsSafe(t *testing.T) {
+	count := 0
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, effects(), nil)
+		usual := w.gate.boundary
+		w.gate.boundary = func(e effect, wrote bool) { count++; usual(e, wrote) }
+		twoFiles(w)
+		w.live(12, w.archived)
+		w.stop()
+		if failed := w.judge.end(); len(failed) > 0 {
+			t.Fatal(join(failed))
+		}
+	})
+	kinds := standstills()
+	var failed atomic.Int64
+	inParallel(t, count*len(kinds), &failed, func(t *testing.T, i int) {
+		n, kind := i/len(kinds)+1, kinds[i%len(kinds)]
+		w := newWorld(t, effects(), nil)
+		twoFiles(w)
+		w.standStill(n, kind)
+		w.live(16, w.archived)
+		w.pass(25 * time.Hour)
+		w.rounds(2)
+		w.pass(8 * 24 * time.Hour)
+		w.rounds(2)
+		w.meta = w.node.meta
+		w.wantEnd()
+		w.wantTidy()
+		w.stop()
+		if said := w.judge.end(); len(said) > 0 {
+			failed.Add(1)
+			t.Errorf("stood still after effect %d, %s, for %s:\n%s", n, w.effectAt(n), kind.name, join(said))
+		}
+	})
+	t.Logf("%d standstills", count*len(kinds))
+}
+
+// effectAt names the n-th effect.
+func (w *world) effectAt(n int) string {
+	if n > len(w.gate.trace) {
+		return "?"
+	}
+	return fmt.Sprint(w.gate.trace[n-1])
+}
