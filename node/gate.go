@@ -12,13 +12,15 @@ import (
 )
 
 // gate keeps work from a source until it has been proven to be this cluster's
-// and as the contract wants it. The proof is asked for again, at most every
+// and as the contract wants it, and heeds what the source says of a newer
+// generation of the cluster. The proof is asked for again, at most every
 // gatePause, until it is given, and holds for gateHolds: tables are altered
 // while a node runs. Reads pass: what they find is held against the record's
 // own identity.
 type gate struct {
 	source.Table
-	prove func(context.Context) error
+	prove func(context.Context) error // nil: it is
+	heed  func(error) error           // passes errors on
 
 	mu    sync.Mutex // guards what follows
 	open  bool
@@ -37,6 +39,9 @@ var errUnproven = errors.New("no work before the source is proven")
 
 // pass returns nil once the source is proven.
 func (g *gate) pass(ctx context.Context) error {
+	if g.prove == nil {
+		return nil
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	wait := gatePause
@@ -44,7 +49,7 @@ func (g *gate) pass(ctx context.Context) error {
 		wait = gateHolds
 	}
 	if g.asked.IsZero() || time.Since(g.asked) >= wait {
-		g.why = g.prove(ctx)
+		g.why = g.heed(g.prove(ctx))
 		g.asked = time.Now()
 		g.open = g.why == nil
 	}
@@ -60,7 +65,16 @@ func gated[T any](ctx context.Context, g *gate, f func() (T, error)) (T, error) 
 		var none T
 		return none, err
 	}
-	return f()
+	v, err := f()
+	return v, g.heed(err)
+}
+
+// do is gated for what returns an error alone.
+func (g *gate) do(ctx context.Context, f func() error) error {
+	if err := g.pass(ctx); err != nil {
+		return err
+	}
+	return g.heed(f())
 }
 
 func (g *gate) Eligible(ctx context.Context, before time.Time, after string, limit int) ([]source.Row, error) {
@@ -72,10 +86,7 @@ func (g *gate) Mark(ctx context.Context, rows []source.Row, m source.Marking) ([
 }
 
 func (g *gate) Refuse(ctx context.Context, row source.Row, code, text string, at time.Time) error {
-	if err := g.pass(ctx); err != nil {
-		return err
-	}
-	return g.Table.Refuse(ctx, row, code, text, at)
+	return g.do(ctx, func() error { return g.Table.Refuse(ctx, row, code, text, at) })
 }
 
 func (g *gate) Marked(ctx context.Context, r desformat.Range, after source.After, due source.Due, limit int) ([]source.Row, error) {
@@ -99,10 +110,7 @@ func (g *gate) Claim(ctx context.Context, row source.Row, claim string) (bool, e
 }
 
 func (g *gate) Unclaim(ctx context.Context, row source.Row, claim, code, text string, at time.Time) error {
-	if err := g.pass(ctx); err != nil {
-		return err
-	}
-	return g.Table.Unclaim(ctx, row, claim, code, text, at)
+	return g.do(ctx, func() error { return g.Table.Unclaim(ctx, row, claim, code, text, at) })
 }
 
 func (g *gate) Deleted(ctx context.Context, row source.Row, claim string, at time.Time) (bool, error) {
@@ -118,30 +126,25 @@ func (g *gate) Unidentified(ctx context.Context, after string, limit int) ([]sou
 }
 
 func (g *gate) Identify(ctx context.Context, rows []source.Row, fileIDs []string) error {
-	if err := g.pass(ctx); err != nil {
-		return err
-	}
-	return g.Table.Identify(ctx, rows, fileIDs)
+	return g.do(ctx, func() error { return g.Table.Identify(ctx, rows, fileIDs) })
 }
 
 func (g *gate) ForgetMissing(ctx context.Context) error {
-	if err := g.pass(ctx); err != nil {
-		return err
-	}
-	return g.Table.ForgetMissing(ctx)
+	return g.do(ctx, func() error { return g.Table.ForgetMissing(ctx) })
 }
 
 func (g *gate) ForgetFiles(ctx context.Context) error {
-	if err := g.pass(ctx); err != nil {
-		return err
-	}
-	return g.Table.ForgetFiles(ctx)
-}
-
-func (g *gate) Retry(ctx context.Context, which source.Selection, at time.Time) (int64, error) {
-	return gated(ctx, g, func() (int64, error) { return g.Table.Retry(ctx, which, at) })
+	return g.do(ctx, func() error { return g.Table.ForgetFiles(ctx) })
 }
 
 func (g *gate) Restore(ctx context.Context, rows []source.Restored) ([]source.RestoreResult, error) {
 	return gated(ctx, g, func() ([]source.RestoreResult, error) { return g.Table.Restore(ctx, rows) })
+}
+
+func (g *gate) Register(ctx context.Context, files []source.File) ([]source.Registered, error) {
+	return gated(ctx, g, func() ([]source.Registered, error) { return g.Table.Register(ctx, files) })
+}
+
+func (g *gate) Retry(ctx context.Context, which source.Selection, at time.Time) (int64, error) {
+	return gated(ctx, g, func() (int64, error) { return g.Table.Retry(ctx, which, at) })
 }

@@ -25,7 +25,7 @@ func TestGateAsksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var unfit error
 		asked := 0
-		var table source.Table = &gate{Table: secondsTable{}, prove: func(context.Context) error { asked++; return unfit }}
+		var table source.Table = &gate{heed: func(err error) error { return err }, Table: secondsTable{}, prove: func(context.Context) error { asked++; return unfit }}
 		look := func(want error, times int) {
 			t.Helper()
 			if _, err := table.Eligible(t.Context(), time.Time{}, "", 1); !errors.Is(err, want) {

@@ -86,6 +86,8 @@ const (
 	causeClaim = "claim" // of the requests for them
 )
 
+func generationKey(g uint64) string { return fmt.Sprintf("%s%d", generationPrefix, g) }
+
 // claim is what such an object says.
 type claim struct {
 	Cluster desformat.ClusterID `json:"cluster"`
@@ -104,7 +106,7 @@ func claimStore(ctx context.Context, s store.Store, id identity, formed bool) er
 		claim
 	}{
 		{clusterKey, claim{Cluster: id.Cluster}},
-		{fmt.Sprintf("%s%d", generationPrefix, id.Generation), claim{id.Cluster, id.Node}},
+		{generationKey(id.Generation), claim{id.Cluster, id.Node}},
 	}
 	for _, c := range claims {
 		b, err := json.Marshal(c.claim)

@@ -13,10 +13,14 @@ var (
 	clusterApplied = prometheus.NewDesc("des_cluster_applied_index", "Raft index that this node has applied; how far a node is behind shows beside the others'.", nil, nil)
 	clusterLeases  = prometheus.NewDesc("des_cluster_leases", "Live leases by job.", []string{"job"}, nil)
 	clusterWaits   = prometheus.NewDesc("des_cluster_voters_wait", "1 on the leader while a change of the voters waits, for instance for a node to catch up; its log says for what.", nil, nil)
+
+	clusterGeneration = prometheus.NewDesc("des_cluster_generation", "Number of the cluster's life: 1 when formed, one more at each restore or rebuild.", nil, nil)
+	clusterSuperseded = prometheus.NewDesc("des_cluster_superseded", "1 on a node that found a newer generation of its cluster: it does no work any more.", nil, nil)
+	clusterRebuilding = prometheus.NewDesc("des_cluster_rebuilding", "1 while the manifest is not whole yet after a restore or rebuild.", nil, nil)
 )
 
 func (clusterCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{clusterMembers, clusterVoters, clusterLeader, clusterLed, clusterApplied, clusterLeases, clusterWaits} {
+	for _, d := range []*prometheus.Desc{clusterMembers, clusterVoters, clusterLeader, clusterLed, clusterApplied, clusterLeases, clusterWaits, clusterGeneration, clusterSuperseded, clusterRebuilding} {
 		ch <- d
 	}
 }
@@ -34,6 +38,9 @@ func (c clusterCollector) Collect(ch chan<- prometheus.Metric) {
 	show(clusterLed, oneIf(leader != ""))
 	show(clusterApplied, float64(v.Applied()))
 	show(clusterWaits, oneIf(n.meta.VotersWait() != ""))
+	show(clusterGeneration, float64(v.Generation()))
+	show(clusterSuperseded, oneIf(n.outdated() != nil))
+	show(clusterRebuilding, oneIf(v.Generation() > 0 && !v.RebuildDone(v.Generation())))
 	leases := map[string]int{}
 	for _, l := range v.Leases() {
 		leases[string(l.Job.Kind)]++

@@ -21,12 +21,15 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/datavision/desnode/node/api"
+	"github.com/datavision/desnode/node/backup"
 	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/inspect"
 	"github.com/datavision/desnode/node/keeper"
 	"github.com/datavision/desnode/node/marker"
 	"github.com/datavision/desnode/node/pace"
 	"github.com/datavision/desnode/node/packer"
 	"github.com/datavision/desnode/node/peers"
+	"github.com/datavision/desnode/node/rebuild"
 	"github.com/datavision/desnode/node/retriever"
 	"github.com/datavision/desnode/node/router"
 	"github.com/datavision/desnode/node/source"
@@ -64,6 +67,9 @@ type Node struct {
 	marker    *marker.Marker
 	packer    *packer.Packer
 	keeper    *keeper.Keeper
+	backup    *backup.Backup
+	inspector *inspect.Inspector
+	rebuild   *rebuild.Rebuild // nil: this node began no new life of its cluster
 	api       *api.Server
 	listener  net.Listener
 
@@ -71,7 +77,9 @@ type Node struct {
 	networks  Networks
 
 	crew     crew
-	stop     context.CancelCauseFunc // ends Run
+	stop     context.CancelCauseFunc   // ends Run
+	newer    atomic.Pointer[newerLife] // why the work has ended for good: see generation.go
+	newerC   chan struct{}             // closed then
 	stopping atomic.Bool
 	leaving  atomic.Bool
 
@@ -114,7 +122,7 @@ func WithNetworks(networks Networks) Option {
 // when another process has it) and the HTTP port, and starts nothing. The
 // caller ends with Close, whether or not it called Run.
 func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Option) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: log, started: time.Now(), now: time.Now, ready: make(chan struct{})}
+	n := &Node{cfg: cfg, log: log, started: time.Now(), now: time.Now, ready: make(chan struct{}), newerC: make(chan struct{})}
 	for _, o := range options {
 		o(n)
 	}
@@ -125,7 +133,7 @@ func New(ctx context.Context, cfg config.Config, log *slog.Logger, options ...Op
 	}()
 	metrics := prometheus.NewRegistry()
 	for _, open := range []func(context.Context, *prometheus.Registry) error{
-		n.listen, n.openDataDir, n.openPeers, n.openMeta, n.openStore, n.openSources, n.openReading, n.openArchiving, n.openAPI,
+		n.listen, n.openDataDir, n.openPeers, n.openMeta, n.openStore, n.openSources, n.openReading, n.openArchiving, n.openRecovery, n.openInspection, n.openAPI,
 	} {
 		if err := open(ctx, metrics); err != nil {
 			return nil, err
@@ -253,7 +261,13 @@ func (n *Node) work(ctx context.Context) error {
 	parts.Go(func() error { return n.retriever.Run(ctx) })
 	parts.Go(func() error { return n.pace.Run(ctx) })
 	parts.Go(func() error { return n.followCluster(ctx) })
-	parts.Go(func() error { return n.crew.run(ctx, n.workers()) })
+	parts.Go(func() error { return n.watchGeneration(ctx) })
+	parts.Go(func() error {
+		if err := n.rebuilt(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		return n.crew.run(ctx, n.workers())
+	})
 	return parts.Wait()
 }
 
@@ -283,6 +297,9 @@ func (n *Node) workers() []func(context.Context) error {
 		if n.cfg.Does(work) {
 			all = append(all, run)
 		}
+	}
+	if n.cfg.Does(config.WorkKeep) {
+		all = append(all, n.backup.Run)
 	}
 	return all
 }

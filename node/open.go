@@ -176,7 +176,7 @@ func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) erro
 	}
 	var err error
 	n.retriever, err = retriever.New(retriever.Config{
-		Manifest:   retriever.FromMeta(n.meta),
+		Manifest:   wholeManifest{retriever.FromMeta(n.meta), n},
 		Store:      n.store,
 		Sources:    func() []retriever.Source { return n.withLacking(readers) },
 		IndexBytes: int64(n.cfg.Cache.Index),
@@ -253,6 +253,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		MaxAttempts:  n.cfg.Archive.Attempts,
 		Pace:         n.pace.Work(pace.Delete),
 		Uploads:      n.uploads,
+		Current:      n.checkCurrent,
 		OthersKeep:   func() bool { return n.othersDo(config.WorkKeep) },
 		AllSources:   n.hasAllSources,
 		Now:          n.now,
@@ -319,11 +320,13 @@ func (n *Node) openAPI(_ context.Context, metrics *prometheus.Registry) error {
 		Observer:   n,
 		Throttler:  n,
 		Cluster:    n,
+		Backups:    n,
+		Recoverer:  n,
 		Node:       n.id.Node,
 		Shared:     n.sharedInDataDir(),
 		ShardBits:  func() uint8 { return n.meta.View().ShardBits() },
 		Ready:      n.checkReady,
-		Quorum:     func() bool { return n.meta.Leader() != "" },
+		Quorum:     n.surely,
 		Gatherer:   metrics,
 		Registerer: metrics,
 		Logger:     n.log,

@@ -73,7 +73,7 @@ func (n *Node) openSQLite(ctx context.Context, name string, c config.Source) (so
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w; use another database, or the data dir of that cluster", name, err)
 	}
-	return rows, n.own(path)
+	return &gate{Table: rows, heed: n.heedSource}, n.own(path)
 }
 
 // openPostgres opens a source whose database may be down: reads need none.
@@ -102,7 +102,7 @@ func (n *Node) openPostgres(ctx context.Context, metrics *prometheus.Registry, n
 		return map[string]time.Duration{name: behind}, nil
 	})
 	warned := map[source.Finding]bool{} // the gate asks one at a time
-	return &gate{Table: rows, prove: func(ctx context.Context) error {
+	return &gate{Table: rows, heed: n.heedSource, prove: func(ctx context.Context) error {
 		report, err := source.CheckPostgres(ctx, cfg, source.CheckScope{Delete: n.cfg.Archive.DeleteSource})
 		if err == nil {
 			err = report.Err()

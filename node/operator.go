@@ -45,6 +45,8 @@ func (n *Node) Status(ctx context.Context) (api.Status, error) {
 		StoreCalls:  map[string]int64{},
 		Pauses:      n.pauses(),
 		Pace:        throttleStatus(n.pace.Status()),
+		Superseded:  n.supersededBy(),
+		Rebuild:     n.RebuildStatus(),
 	}
 	counts := n.store.Counts()
 	for _, kind := range store.Kinds() {

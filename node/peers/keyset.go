@@ -132,3 +132,6 @@ func contains(keys []gossip.Key, k gossip.Key) bool {
 	}
 	return false
 }
+
+// IsKeySetting reports whether a replicated setting holds keys of this package.
+func IsKeySetting(key string) bool { return key == authoritySetting || key == keysSetting }
