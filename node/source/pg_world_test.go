@@ -98,8 +98,8 @@ func newWorldOn(t testing.TB, s *dev.Postgres, shape pgShape) *pgWorld {
 // open opens the table with a least-privilege user for each role.
 func (w *pgWorld) open(t testing.TB, change ...func(*source.PostgresConfig)) *source.Postgres {
 	t.Helper()
-	cfg := source.PostgresConfig{Mapping: w.mapping, URLs: map[source.Role]string{}}
-	for _, role := range source.Roles() {
+	cfg := source.PostgresConfig{Mapping: w.mapping, URLs: map[source.Role]string{}, Roles: append(source.Roles(), source.RoleRestorer)}
+	for _, role := range cfg.Roles {
 		cfg.URLs[role] = as(t, w.url, "desnode_"+string(role))
 	}
 	for _, f := range change {
@@ -119,6 +119,8 @@ func (w *pgWorld) open(t testing.TB, change ...func(*source.PostgresConfig)) *so
 
 func (w *pgWorld) harness(t *testing.T) sourcetest.Harness {
 	h := sourcetest.Harness{Table: w.open(t), Add: w.add, Edit: w.edit, Refuse: w.refuse, Unit: w.unit, UTF8: true, Source: w.mapping.Source}
+	h.Again = func(t *testing.T) source.Table { return w.open(t) }
+	h.Checksums = w.mapping.Table == "" && !w.side
 	return h
 }
 
@@ -216,6 +218,8 @@ func (w *pgWorld) value(column string, value any) string {
 		}
 		return timestamps(time.Microsecond)(v)
 	case desformat.PackID:
+		return fmt.Sprintf(`'\x%x'`, v[:])
+	case [32]byte:
 		return fmt.Sprintf(`'\x%x'`, v[:])
 	case string:
 		if s, ok := w.states[v]; ok && column == "status" {

@@ -26,6 +26,7 @@ func TestSQLite(t *testing.T) {
 		hands := otherHands{path: path}
 		return sourcetest.Harness{
 			Table: openSQLite(t, path), Add: hands.add, Edit: hands.edit, Refuse: hands.refuse, Unit: time.Nanosecond,
+			Again: func(t *testing.T) source.Table { return openSQLite(t, path) }, Checksums: true,
 		}
 	})
 }
@@ -98,6 +99,8 @@ func (o otherHands) edit(t *testing.T, id, column string, value any) {
 	case time.Time:
 		value = v.UnixNano()
 	case desformat.PackID:
+		value = v[:]
+	case [32]byte:
 		value = v[:]
 	}
 	o.run(t, func(ctx context.Context, c *sql.Conn) error {

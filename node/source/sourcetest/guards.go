@@ -59,7 +59,7 @@ func changes() []change {
 		{
 			"acknowledge", marked,
 			func(t *testing.T, tb *table, r source.Row) (bool, error) {
-				return tb.acknowledge(t, acks(packOne, []source.Row{r})...)[0] != source.AckGone, nil
+				return tb.acknowledge(t, acks(packOne, []source.Row{r})...)[0] == source.AckDone, nil
 			},
 			[]string{"des_name"},
 		},

@@ -206,7 +206,7 @@ func acknowledge(t *testing.T, tb *table) {
 	wrong := list[0]
 	wrong.Name = "b"
 	list = append(list, wrong)
-	want := []source.AckResult{source.AckDone, source.AckDone, source.AckDone, source.AckGone, source.AckGone, source.AckGone}
+	want := []source.AckResult{source.AckDone, source.AckDone, source.AckDone, source.AckNoRow, source.AckNoRow, source.AckNoRow}
 	for range 2 {
 		if got := tb.acknowledge(t, list...); !slices.Equal(got, want) {
 			t.Errorf("acknowledge: %v, want %v", got, want)
@@ -229,15 +229,15 @@ func acknowledgeAgain(t *testing.T, tb *table) {
 		want  source.AckResult
 		other source.AckResult // what another pack's record of it is
 	}{
-		{"packed", func(*testing.T, source.Row) {}, source.AckDone, source.AckGone},
-		{"deleted", func(t *testing.T, r source.Row) { tb.deleted(t, r) }, source.AckDone, source.AckGone},
-		{"active again", func(t *testing.T, r source.Row) { tb.reactivate(t, r) }, source.AckDone, source.AckGone},
+		{"packed", func(*testing.T, source.Row) {}, source.AckDone, source.AckOtherPack},
+		{"deleted", func(t *testing.T, r source.Row) { tb.deleted(t, r) }, source.AckDone, source.AckOtherPack},
+		{"active again", func(t *testing.T, r source.Row) { tb.reactivate(t, r) }, source.AckDone, source.AckOtherPack},
 		{"marked again", func(t *testing.T, r source.Row) {
 			tb.mark(t, []source.Row{tb.reactivate(t, r)})
-		}, source.AckDone, source.AckGone},
+		}, source.AckDone, source.AckOtherPack},
 		{"packed again elsewhere", func(t *testing.T, r source.Row) {
 			tb.pack(t, packTwo, tb.mark(t, []source.Row{tb.reactivate(t, r)}))
-		}, source.AckGone, source.AckDone},
+		}, source.AckOtherPack, source.AckDone},
 	} {
 		r := tb.packed(t, packOne, c.name)[0]
 		c.then(t, r)
@@ -247,6 +247,43 @@ func acknowledgeAgain(t *testing.T, tb *table) {
 		}
 		if got := tb.acknowledge(t, acks(packTwo, []source.Row{r})...); got[0] != c.other {
 			t.Errorf("%s: another pack's record: %v, want %v", c.name, got[0], c.other)
+		}
+		tb.want(t, c.name, now)
+	}
+}
+
+// acknowledgeNever: what a row without a pack says about a record that it is not
+// MARKED for. Only a row that has come as far as the record's version proves
+// that the record was never acknowledged.
+func acknowledgeNever(t *testing.T, tb *table) {
+	for _, c := range []struct {
+		name string
+		then func(t *testing.T, r source.Row, ack *source.Ack)
+		want source.AckResult
+	}{
+		{"changed", func(t *testing.T, r source.Row, _ *source.Ack) { tb.reactivate(t, r) }, source.AckGone},
+		{"changed and marked again", func(t *testing.T, r source.Row, _ *source.Ack) {
+			tb.mark(t, []source.Row{tb.reactivate(t, r)})
+		}, source.AckGone},
+		{"failed", func(t *testing.T, r source.Row, _ *source.Ack) {
+			if _, err := tb.Attempt(t.Context(), r, source.CodeReadError, "x", 1, markedAt); err != nil {
+				t.Fatal(err)
+			}
+		}, source.AckGone},
+		{"back in an older state", func(_ *testing.T, _ source.Row, ack *source.Ack) { ack.Version++ }, source.AckOlder},
+		{"nothing left of it", func(t *testing.T, r source.Row, _ *source.Ack) {
+			tb.Edit(t, r.ID, "status", string(source.Active))
+			tb.Edit(t, r.ID, "archive_version", int64(0))
+			tb.Edit(t, r.ID, "des_name", nil)
+		}, source.AckOlder},
+		{"the id is another file's", func(_ *testing.T, _ source.Row, ack *source.Ack) { ack.Name = "former" }, source.AckNoRow},
+	} {
+		r := tb.marked(t, c.name)[0]
+		ack := acks(packOne, []source.Row{r})[0]
+		c.then(t, r, &ack)
+		now := tb.byID(t, r.ID)
+		if got := tb.acknowledge(t, ack)[0]; got != c.want || !got.Dead() {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 		tb.want(t, c.name, now)
 	}

@@ -26,10 +26,15 @@ type Harness struct {
 	Add func(t *testing.T, files ...source.File)
 	// Edit sets a column of one row behind desnode's back, past every constraint.
 	// Columns are named as in the reference schema; value is an int64, a string,
-	// a time.Time, a desformat.PackID or nil.
+	// a time.Time, a desformat.PackID, a [32]byte or nil.
 	Edit func(t *testing.T, id, column string, value any)
 	// Refuse makes the database refuse every change of one row.
 	Refuse func(t *testing.T, id string)
+	// Again opens the same table once more, as another node does; nil: the driver
+	// has no claims (see Claimer).
+	Again func(t *testing.T) source.Table
+	// Checksums: the table has a checksum column.
+	Checksums bool
 	// Unit is the precision of modified_at.
 	Unit time.Duration
 	// OtherID is an id that no row has, which Edit can give to one; "": 4711.
@@ -59,6 +64,7 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"attempt", attempt},
 		{"acknowledge", acknowledge},
 		{"acknowledge by the pack that has the row", acknowledgeAgain},
+		{"acknowledge a row that never had it", acknowledgeNever},
 		{"acknowledge is refused for one row", acknowledgeRefused},
 		{"deletable", deletable},
 		{"claim, unclaim and deleted", deletion},
@@ -67,6 +73,17 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		{"unidentified", unidentified},
 		{"by name", byName},
 		{"by id", byID},
+		{"by ids", byIDs},
+		{"rows", rowsInPages},
+		{"restore", restore},
+		{"restore marked rows", restoreMarked},
+		{"restore leaves newer rows alone", restoreNewer},
+		{"restore keeps versions apart", restoreVersions},
+		{"restore under a generated name", restoreGenerated},
+		{"restore is refused for one row", restoreRefused},
+		{"restore a batch that no record has", restoreUnfit},
+		{"a claim's cluster and generation", claims},
+		{"an older generation is fenced out", fence},
 		{"counts", counts},
 		{"eligible tally", eligibleTally},
 		{"failures and retry", retry},
