@@ -16,7 +16,7 @@ func (l *load) sumUp(length time.Duration) {
 	gap := longestGap(l.samples, length, func(o outcome) bool { return o == failedRead })
 	v.hold(gap == 0, "longest unavailability of reads, store up and a node alive", "0 s", "%.1f s", gap.Seconds())
 	v.hold(len(l.samples) > 0, "reads were sent", "> 0", "%d", len(l.samples))
-	v.hold(l.wrote.files > 0, "files were archived", "> 0", "%d files, %d changes", l.wrote.files, l.wrote.changes)
+	v.hold(l.wrote.files > 0, "files were written", "> 0", "%d files, %d changes", l.wrote.files, l.wrote.changes)
 	v.figure("longest time without a right answer, whatever was down", "%.1f s",
 		longestGap(l.samples, length, func(o outcome) bool { return !o.good() && o != droppedRead }).Seconds())
 	var took []time.Duration
