@@ -102,6 +102,7 @@ type gate struct {
 	strange  func(name string)          // an effect that effects does not list
 
 	mu    sync.Mutex // guards what follows
+	open  bool       // nothing is counted, and nothing fails
 	plan  schedule
 	fired int
 	calls map[string]int
@@ -117,6 +118,9 @@ func newGate(known map[string]bool, plan schedule) *gate {
 func (g *gate) next(name string) (effect, *fault) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.open {
+		return effect{name, 0}, nil
+	}
 	g.calls[name]++
 	e := effect{name, g.calls[name]}
 	g.trace = append(g.trace, e)
@@ -127,6 +131,21 @@ func (g *gate) next(name string) (effect, *fault) {
 	g.fired++
 	g.cut = len(g.trace)
 	return e, &g.plan[i]
+}
+
+// done reports whether all faults of the plan came to pass.
+func (g *gate) done() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.open || g.fired == len(g.plan)
+}
+
+// stand opens the gate for what comes before the first effect that counts, or
+// closes it.
+func (g *gate) stand(open bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.open = open
 }
 
 // life is one process of the node. When it is dead nothing of it has an effect.

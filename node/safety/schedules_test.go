@@ -13,7 +13,7 @@ import (
 
 // scenario is what is run under every schedule.
 type scenario struct {
-	prepare func(w *world) // what there is before the first effect
+	prepare func(w *world) // what there is before the first effect that counts
 	run     func(w *world) // until the node has finished
 	least   int            // schedules that there are at least
 }
@@ -109,6 +109,10 @@ func sample[T any](list []T, n int) []T {
 // manyFailures ends a test: one more says nothing new.
 const manyFailures = 10
 
+// bubbleRuns is how many runs share a bubble: a new one each would cost time,
+// and years pass in one.
+const bubbleRuns = 64
+
 // inParallel calls f for 0 to n-1, in a bubble of virtual time for each core.
 func inParallel(t *testing.T, n int, failed *atomic.Int64, f func(t *testing.T, i int)) {
 	t.Helper()
@@ -117,15 +121,17 @@ func inParallel(t *testing.T, n int, failed *atomic.Int64, f func(t *testing.T, 
 		for range min(runtime.GOMAXPROCS(0), n) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
-				synctest.Test(t, func(t *testing.T) {
-					for failed.Load() < manyFailures {
-						i := int(next.Add(1)) - 1
-						if i >= n {
-							return
+				for more := true; more; {
+					synctest.Test(t, func(t *testing.T) {
+						for range bubbleRuns {
+							i := int(next.Add(1)) - 1
+							if more = i < n && failed.Load() < manyFailures; !more {
+								return
+							}
+							f(t, i)
 						}
-						f(t, i)
-					}
-				})
+					})
+				}
 			})
 		}
 	})
@@ -153,8 +159,14 @@ func (s scenario) inBubble(t *testing.T, known map[string]bool, plan schedule, s
 	t.Helper()
 	w := newWorld(t, known, plan)
 	w.strict = strict
+	w.gate.stand(true)
 	s.prepare(w)
+	w.stop()
+	w.gate.stand(false)
 	s.run(w)
+	if !w.gate.done() && !w.judge.lost() {
+		w.judge.Errorf("not all faults came to pass: the run is not the one that was recorded")
+	}
 	w.stop()
 	failures := w.judge.end()
 	if len(failures) > 0 {
