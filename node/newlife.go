@@ -206,8 +206,12 @@ func loadBase(ctx context.Context, req RebuildRequest, s store.Store, plan *rebu
 	case req.Backup != "" && req.FromDir != "":
 		return nil, errors.New("a backup and a data dir: name one of them")
 	case req.FromDir != "":
-		plan.Base = req.FromDir
-		return raftmeta.ReadState(filepath.Join(req.FromDir, raftDir))
+		dir, err := filepath.Abs(req.FromDir)
+		if err != nil {
+			return nil, err
+		}
+		plan.Base = dir
+		return raftmeta.ReadState(filepath.Join(dir, raftDir))
 	case req.Backup == "":
 		return nil, nil //nolint:nilnil // no base was asked for
 	}

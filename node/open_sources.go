@@ -70,6 +70,9 @@ func (n *Node) openSQLite(ctx context.Context, name string, c config.Source) (so
 	if errors.Is(err, source.ErrUnclaimed) {
 		return nil, fmt.Errorf("%w: the cluster archives a source %q, which is not in %s; take its url out of the configuration: the cluster tells it", ErrOtherSource, name, path)
 	}
+	if errors.Is(err, source.ErrSuperseded) {
+		return nil, fmt.Errorf("%w: this data dir belongs to generation %d; join the cluster anew with an empty one: %w", ErrSuperseded, n.id.Generation, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("source %s: %w; use another database, or the data dir of that cluster", name, err)
 	}

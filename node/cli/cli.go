@@ -94,7 +94,7 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	group(groupNode, a.start(), a.join(), a.demo())
+	group(groupNode, a.start(), a.join(), a.restore(), a.rebuild(), a.demo())
 	group(groupFiles, a.clients(a.importDir(), a.archive(), a.get(), a.stat(), a.locate(), a.status(), a.health(), a.verify(), a.failed(), a.retry(), a.pauseWork(), a.resumeWork())...)
 	group(groupFiles, a.throttle())
 	group(groupCluster, a.token(), a.members(), a.keys(), a.backup())
