@@ -24,6 +24,10 @@ type quarantined struct {
 	Key string    `json:"key"` // where it was uploaded to
 	At  time.Time `json:"at"`  // when it was moved
 
+	// Absent: there was nothing to move. A PUT that was on its way may bring it
+	// yet, so the key stays listed as long as an object would.
+	Absent bool `json:"absent,omitempty"`
+
 	// Kept says why it was not moved, or not deleted; empty: nothing speaks
 	// against it. It is looked at again at LookAt.
 	Kept   string    `json:"kept,omitempty"`
@@ -136,7 +140,8 @@ func (k *Keeper) quarantine(ctx context.Context, u raftmeta.Upload) error {
 		return fmt.Errorf("%s: %w", u.Key, err)
 	}
 	if missing {
-		err = k.unlist(ctx, u.Key)
+		q.Absent = true
+		err = k.editList(ctx, u.Key, &q)
 	} else {
 		k.metrics.collected.Inc()
 		k.log.InfoContext(ctx, "garbage quarantined", "key", u.Key, "place", q.place(), "pack", u.Pack, "token", u.Token)
@@ -177,8 +182,11 @@ func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
 		return err
 	}
 	places := []string{q.place(), q.Key}
-	if q.foundling() {
+	switch {
+	case q.foundling():
 		places = places[:1]
+	case q.Absent:
+		places = places[1:]
 	}
 	for _, place := range places {
 		why, err := k.needed(ctx, place)
@@ -193,11 +201,16 @@ func (k *Keeper) expireOne(ctx context.Context, q quarantined) error {
 	if err != nil {
 		return err
 	}
-	if err := k.audit.append(auditExpired, "", k.auditOf(q)); err != nil {
-		return err
+	if q.Absent && !late {
+		return k.unlist(ctx, q.Key)
 	}
-	if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
-		return err
+	if !q.Absent {
+		if err := k.audit.append(auditExpired, "", k.auditOf(q)); err != nil {
+			return err
+		}
+		if err := k.cfg.Store.Delete(ctx, q.place()); err != nil {
+			return err
+		}
 	}
 	if late {
 		again := quarantined{Key: q.Key, At: k.cfg.Now()}

@@ -75,9 +75,31 @@ func TestUploadThatNeverBeganIsForgotten(t *testing.T) {
 	if u := w.meta.View().Uploads(); len(u) != 0 {
 		t.Errorf("uploads = %v, want none", u)
 	}
+	if list, _, err := quarantineList(w.meta.View()); len(list) != 1 || err != nil || !list[0].Absent {
+		t.Errorf("quarantine list = %v, %v: a PUT may be on its way", list, err)
+	}
+	w.clock.advance(8 * 24 * time.Hour)
+	w.once(nil)
 	if list, _, err := quarantineList(w.meta.View()); len(list) != 0 || err != nil {
 		t.Errorf("quarantine list = %v, %v", list, err)
 	}
+}
+
+// A PUT that arrives after its key was found without an object brings an object
+// that is known, and goes the way of all garbage.
+func TestObjectThatComesAfterItsKeyWasCollectedIsCollectedToo(t *testing.T) {
+	w := newWorld(t)
+	key := w.abandoned(nil)
+	w.clock.advance(25 * time.Hour)
+	w.once(nil)
+	_, err := w.folder.Put(t.Context(), key, strings.NewReader("late"), 4)
+	w.check(err)
+	w.clock.advance(8 * 24 * time.Hour)
+	w.once(nil)
+	w.wantKeys("quarantine/2026-03-10/" + key)
+	w.clock.advance(8 * 24 * time.Hour)
+	w.once(nil)
+	w.wantKeys()
 }
 
 // openUploads are the uploads that a store has open.

@@ -51,6 +51,10 @@
 // files beside the originals. The audit log is each node's own: a node that comes
 // back settles what its log still names, whoever has finished it.
 //
+// A key whose object never came stays listed for a week, as one in quarantine
+// does: a PUT that was on its way brings an object that is known. One that is
+// later still leaves an object that only a LIST finds.
+//
 // What remains open: a holder stopped for longer than its lease between its
 // last check and the unlink, and a writer on a file system without leases,
 // cannot be seen by any check. A host gives device numbers anew when it boots or
