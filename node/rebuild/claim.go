@@ -90,7 +90,7 @@ func claim(ctx context.Context, s ClaimStore, node raftmeta.NodeID) (Claimed, er
 	if err := ownOlder(ctx, s, node, newest); err != nil {
 		return Claimed{}, err
 	}
-	c.Generation++
+	c.Generation = max(newest, 1) + 1 // the first life is formed, never claimed
 	return c, putClaim(ctx, s, generationKey(c.Generation), claimText{c.Cluster, node})
 }
 
