@@ -121,8 +121,10 @@ func (r *report) print(w io.Writer) {
 			mark = "MISSED"
 		}
 		say("  %s\t%s\t%s\t(bar: %s)\n", mark, b.What, b.Got, b.Want)
+	}
+	for _, b := range r.Bars {
 		for _, c := range b.Cases {
-			say("  \t  %s\t\t\n", c)
+			say("  %s: %s\n", b.What, c)
 		}
 	}
 	for _, f := range r.Figures {
