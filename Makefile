@@ -13,12 +13,14 @@ ENGINE   ?= docker
 OUTAGE   ?= 1m
 KILL     ?= -kills 50 -files 10000
 CLUSTER  ?=
+CHAOS    ?=
 
 # What one node of the developer's environment does: mark, pack, keep, in any
 # combination; empty: it only serves reads.
 WORK     ?= mark,pack,keep
 
 .PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test outage-test cluster-test clean
+.PHONY: chaos chaos-long mutants
 .PHONY: dev-up dev-node dev-cluster dev-mark dev-pack dev-keep dev-read image compose-e2e ring-study
 
 help: ## list the targets
@@ -101,6 +103,21 @@ outage-test: test-deps ## take Postgres and S3 away from a node for OUTAGE (1m) 
 
 cluster-test: build test-deps ## kill, freeze, cut off and restart nodes of clusters, and measure them (as root; CLUSTER='-run REGEXP')
 	$(GO) run ./chaos/cluster -bin bin/desnode $(CLUSTER)
+
+# A node's clock can be set only in a build with the tag chaos.
+bin/desnode-chaos: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -tags chaos -ldflags '-s -w' -o $@ .
+.PHONY: FORCE
+FORCE:
+
+chaos: bin/desnode-chaos test-deps ## break a cluster of five in every way for five minutes, and check that nothing is lost (as root; CHAOS='-seed N')
+	$(GO) run ./chaos/storm -bin bin/desnode-chaos -for 5m $(CHAOS)
+
+chaos-long: bin/desnode-chaos test-deps ## the same for an hour, with 200 kills and every fault at least five times
+	$(GO) run ./chaos/storm -bin bin/desnode-chaos -for 1h $(CHAOS)
+
+mutants: ## break one safety rule at a time, and check that a test notices each
+	$(GO) run ./chaos/mutants
 
 check: lint build test ## what CI runs: lint, build, test, a short fuzz and a short kill test
 	.ci/fuzz 3s

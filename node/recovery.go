@@ -84,7 +84,7 @@ func (n *Node) fenceSources(ctx context.Context) error {
 // lacks would be archived twice, or called missing.
 func (n *Node) rebuilt(ctx context.Context) error {
 	if n.rebuild != nil {
-		err := n.rebuild.Run(ctx)
+		err := n.rebuild.Run(ctx) // at once when it was done before
 		switch {
 		case errors.Is(err, ErrSuperseded):
 			n.supersede(err)
