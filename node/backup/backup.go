@@ -67,6 +67,8 @@ const (
 
 	// lookEvery is how often Run looks whether a backup is due.
 	lookEvery = time.Minute
+	// causeBackup is what the requests of a backup are for.
+	causeBackup = "backup"
 	// busyPause is how long Now waits for another's backup to end.
 	busyPause = time.Second
 )
@@ -283,7 +285,7 @@ func (b *Backup) lease(ctx context.Context, work func(context.Context) error) er
 			if err := b.cfg.Current(ctx); err != nil {
 				return err
 			}
-			return work(ctx)
+			return work(store.WithCause(ctx, causeBackup))
 		})
 }
 
