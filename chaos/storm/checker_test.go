@@ -329,7 +329,7 @@ func TestObjectsThatNobodyNames(t *testing.T) {
 func TestTheEndIsRead(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
-		answer func(f *file) func(*http.Request) (*http.Response, error)
+		answer script
 		want   map[breach]int
 	}{
 		{"right", func(f *file) func(*http.Request) (*http.Response, error) {
@@ -341,15 +341,13 @@ func TestTheEndIsRead(t *testing.T) {
 				if tries++; tries < patience {
 					return closed(req)
 				}
-				return serving(f.last().content(), strong(f.last()))(req)
+				return packed(0)(f)(req)
 			}
 		}, nil},
 		{"404", always(problem(http.StatusNotFound, "not-found")), map[breach]int{lostFiles: 1}},
 		{"503", always(problem(http.StatusServiceUnavailable, "unavailable")), map[breach]int{lostFiles: 1}},
 		{"nobody", always(closed), map[breach]int{lostFiles: 1}},
-		{"an older version", func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.versions[0].content(), strong(f.versions[0]))
-		}, map[breach]int{lostFiles: 1}},
+		{"an older version", packed(1), map[breach]int{lostFiles: 1}},
 		{"other bytes", always(serving([]byte("something else"), `"00"`)), map[breach]int{wrongBytes: 1}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -40,116 +40,115 @@ func serving(content []byte, etag string) func(*http.Request) (*http.Response, e
 // strong is the ETag of a version in a pack.
 func strong(v *version) string { return `"` + hex.EncodeToString(v.sum[:]) + `"` }
 
-func TestEachAnswerIsJudged(t *testing.T) {
-	other := func(b []byte) []byte {
-		c := append([]byte(nil), b...)
-		c[len(c)-1] ^= 1
-		return c
+// script says how a node answers when it is asked for a file.
+type script func(*file) func(*http.Request) (*http.Response, error)
+
+// always is an answer that does not depend on the file.
+func always(answer func(*http.Request) (*http.Response, error)) script {
+	return func(*file) func(*http.Request) (*http.Response, error) { return answer }
+}
+
+// packed serves a version from a pack: the last one, or one so many before.
+func packed(before int) script {
+	return func(f *file) func(*http.Request) (*http.Response, error) {
+		v := f.versions[len(f.versions)-1-before]
+		return serving(v.content(), strong(v))
 	}
-	old := int(staleAfter/time.Second) + 5
+}
+
+// through serves the last version as edit leaves it, with an ETag.
+func through(etag string, edit func([]byte) []byte) script {
+	return func(f *file) func(*http.Request) (*http.Response, error) {
+		return serving(edit(f.last().content()), etag)
+	}
+}
+
+// onlyAt answers at one path alone.
+func onlyAt(path string, of script) script {
+	return func(f *file) func(*http.Request) (*http.Response, error) {
+		return func(req *http.Request) (*http.Response, error) {
+			if req.URL.Path != path {
+				return problem(http.StatusBadRequest, "not "+path)(req)
+			}
+			return of(f)(req)
+		}
+	}
+}
+
+// Ways to change content.
+func asItIs(b []byte) []byte  { return b }
+func longer(b []byte) []byte  { return append(b, 0) }
+func shorter(b []byte) []byte { return b[:len(b)/2] }
+func flipped(b []byte) []byte { b[len(b)/2] ^= 1; return b }
+
+// saidToBeOld serves the version before the last and says that a newer one may
+// exist.
+func saidToBeOld(f *file) func(*http.Request) (*http.Response, error) {
+	return func(req *http.Request) (*http.Response, error) {
+		res, err := packed(1)(f)(req)
+		res.Header.Set("X-Des-Unconfirmed", "1")
+		return res, err
+	}
+}
+
+// broken is an answer whose body ends before it should.
+func broken(*http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: &bodyThatBreaks{5}}, nil
+}
+
+func TestEachAnswerIsJudged(t *testing.T) {
+	const (
+		fresh   = iota // one version, listed
+		changed        // two versions, only the first archived
+		again          // two versions, both archived long ago
+		planned        // one version, not placed yet
+	)
 	for _, tc := range []struct {
-		name     string
-		kind     readKind
-		versions int
-		archived int // so many seconds ago the last version was; 0: never
-		unknown  bool
-		planned  bool // the file is not listed yet
-		answer   func(f *file) func(*http.Request) (*http.Response, error)
-		want     finding
-		breach   breach
+		name   string
+		kind   readKind
+		life   int
+		answer script
+		want   finding
+		breach breach
 	}{
-		{name: "whole", answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.last().content(), strong(f.last()))
-		}, want: rightAnswer},
-		{name: "read through", answer: func(f *file) func(*http.Request) (*http.Response, error) { return serving(f.last().content(), `W/"x"`) }, want: rightAnswer},
-		{name: "a bit is wrong", answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(other(f.last().content()), `W/"x"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "a byte is missing, and nothing says so", answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.last().content()[1:], `W/"x"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "the ETag is of other bytes", answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.last().content(), `"00"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "an older version before the newer is archived", versions: 2, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.versions[0].content(), strong(f.versions[0]))
-		}, want: rightAnswer},
-		{name: "an older version long after", versions: 2, archived: old, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.versions[0].content(), strong(f.versions[0]))
-		}, want: wrongAnswer, breach: staleReads},
-		{name: "an older version that is said to be so", versions: 2, archived: old, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return func(req *http.Request) (*http.Response, error) {
-				res, err := serving(f.versions[0].content(), strong(f.versions[0]))(req)
-				res.Header.Set("X-Des-Unconfirmed", "1")
-				return res, err
-			}
-		}, want: rightAnswer},
-		{name: "part", kind: readPart, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.last().content(), strong(f.last()))
-		}, want: rightAnswer},
-		{name: "part with a wrong bit", kind: readPart, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			c := f.last().content()
-			c[f.last().size/2] ^= 1
-			return serving(c, `W/"x"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "part of another length of the file", kind: readPart, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(append(f.last().content(), 0), `W/"x"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "416 of a shorter file", kind: readPart, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.last().content()[:f.last().size/2], `W/"x"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "head", kind: readHead, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.last().content(), strong(f.last()))
-		}, want: rightAnswer},
-		{name: "head of another length", kind: readHead, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(append(f.last().content(), 0), `W/"x"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "by id", kind: readByID, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return func(req *http.Request) (*http.Response, error) {
-				if req.URL.Path != "/ids/1" {
-					return problem(http.StatusBadRequest, req.URL.Path)(req)
-				}
-				return serving(f.last().content(), strong(f.last()))(req)
-			}
-		}, want: rightAnswer},
-		{name: "404 of a listed name", answer: always(problem(http.StatusNotFound, "not-found")), want: wrongAnswer, breach: deniedNames},
-		{name: "410 of a listed name", answer: always(problem(http.StatusGone, "gone")), want: wrongAnswer, breach: deniedNames},
-		{name: "404 of a name that is only planned", planned: true, answer: always(problem(http.StatusNotFound, "not-found")), want: rightAnswer},
-		{name: "content of a name that is only planned", planned: true, answer: func(f *file) func(*http.Request) (*http.Response, error) {
-			return serving(f.last().content(), `W/"x"`)
-		}, want: wrongAnswer, breach: wrongBytes},
-		{name: "503 of a listed name", answer: always(problem(http.StatusServiceUnavailable, "unavailable")), want: noAnswer},
-		{name: "500", answer: always(problem(http.StatusInternalServerError, "corrupt")), want: noAnswer, breach: strangeAnswers},
-		{name: "nobody is there", answer: always(closed), want: noAnswer},
-		{name: "the answer breaks", answer: always(func(*http.Request) (*http.Response, error) {
-			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: &bodyThatBreaks{5}}, nil
-		}), want: noAnswer},
-		{name: "404 of an unknown name", kind: readUnknown, unknown: true, answer: always(problem(http.StatusNotFound, "not-found")), want: rightAnswer},
-		{name: "503 of an unknown name", kind: readUnknown, unknown: true, answer: always(problem(http.StatusServiceUnavailable, "unconfirmed")), want: rightAnswer},
-		{name: "content of an unknown name", kind: readUnknown, unknown: true, answer: always(serving([]byte("x"), `"00"`)), want: wrongAnswer, breach: inventedNames},
+		{"whole", readWhole, fresh, packed(0), rightAnswer, ""},
+		{"read through", readWhole, fresh, through(`W/"x"`, asItIs), rightAnswer, ""},
+		{"a bit is wrong", readWhole, fresh, through(`W/"x"`, flipped), wrongAnswer, wrongBytes},
+		{"half is missing, and nothing says so", readWhole, fresh, through(`W/"x"`, shorter), wrongAnswer, wrongBytes},
+		{"the ETag is of other bytes", readWhole, fresh, through(`"00"`, asItIs), wrongAnswer, wrongBytes},
+		{"an older version before the newer is archived", readWhole, changed, packed(1), rightAnswer, ""},
+		{"the newer version before it is archived", readWhole, changed, through(`W/"x"`, asItIs), rightAnswer, ""},
+		{"an older version long after", readWhole, again, packed(1), wrongAnswer, staleReads},
+		{"an older version that is said to be so", readWhole, again, saidToBeOld, rightAnswer, ""},
+		{"head of an older version long after", readHead, again, packed(1), wrongAnswer, staleReads},
+		{"part", readPart, fresh, packed(0), rightAnswer, ""},
+		{"part with a wrong bit", readPart, fresh, through(`W/"x"`, flipped), wrongAnswer, wrongBytes},
+		{"part of a longer file", readPart, fresh, through(`W/"x"`, longer), wrongAnswer, wrongBytes},
+		{"416 of a shorter file", readPart, fresh, through(`W/"x"`, shorter), wrongAnswer, wrongBytes},
+		{"head", readHead, fresh, packed(0), rightAnswer, ""},
+		{"head of a longer file", readHead, fresh, through(`W/"x"`, longer), wrongAnswer, wrongBytes},
+		{"by id", readByID, fresh, onlyAt("/ids/1", packed(0)), rightAnswer, ""},
+		{"404 of a listed name", readWhole, fresh, always(problem(http.StatusNotFound, "not-found")), wrongAnswer, deniedNames},
+		{"410 of a listed name", readHead, fresh, always(problem(http.StatusGone, "gone")), wrongAnswer, deniedNames},
+		{"404 of a name that is only planned", readWhole, planned, always(problem(http.StatusNotFound, "")), rightAnswer, ""},
+		{"content of a name that is only planned", readWhole, planned, packed(0), wrongAnswer, wrongBytes},
+		{"503 of a listed name", readWhole, fresh, always(problem(http.StatusServiceUnavailable, "unavailable")), noAnswer, ""},
+		{"500", readWhole, fresh, always(problem(http.StatusInternalServerError, "corrupt")), noAnswer, strangeAnswers},
+		{"nobody is there", readWhole, fresh, always(closed), noAnswer, ""},
+		{"the answer breaks", readWhole, fresh, always(broken), noAnswer, ""},
+		{"404 of an unknown name", readUnknown, fresh, always(problem(http.StatusNotFound, "not-found")), rightAnswer, ""},
+		{"503 of an unknown name", readUnknown, fresh, always(problem(http.StatusServiceUnavailable, "unconfirmed")), rightAnswer, ""},
+		{"content of an unknown name", readUnknown, fresh, packed(0), wrongAnswer, inventedNames},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s, doors := newScene(t, 1)
-			var f *file
-			if tc.planned {
-				files, err := s.ledger.add(1)
-				if err != nil {
-					t.Fatal(err)
-				}
-				f = files[0]
-			} else {
-				f = placedFile(t, s, max(tc.versions, 1))
-			}
-			if tc.archived > 0 {
-				archived(t, s, f, len(f.versions), "p", time.Duration(tc.archived)*time.Second)
-			}
+			f := fileIn(t, s, tc.life == planned, tc.life == changed || tc.life == again, tc.life == again)
 			q := question{kind: tc.kind, name: f.name, file: f, off: f.last().size / 2, n: 100}
-			if tc.unknown {
+			if tc.kind == readUnknown {
 				q.file, q.name = nil, "a/00/000000-never.bin"
 			}
 			doors[0].set(tc.answer(f))
-			l := newLoad(s, loadConfig{})
-			if got := l.ask(t.Context(), doors[0], q, time.Second); got.found != tc.want {
+			if got := newLoad(s, loadConfig{}).ask(t.Context(), doors[0], q, time.Second); got.found != tc.want {
 				t.Errorf("%d (%s), want %d", got.found, got.note, tc.want)
 			}
 			want := map[breach]int{}
@@ -161,21 +160,35 @@ func TestEachAnswerIsJudged(t *testing.T) {
 	}
 }
 
-// always is an answer that does not depend on the file.
-func always(answer func(*http.Request) (*http.Response, error)) func(*file) func(*http.Request) (*http.Response, error) {
-	return func(*file) func(*http.Request) (*http.Response, error) { return answer }
+// fileIn makes a file that is only planned, or that is placed and listed, or
+// changed after its first version was archived, and archived again long ago.
+func fileIn(t *testing.T, s *scene, planned, changed, again bool) *file {
+	t.Helper()
+	if planned {
+		files, err := s.ledger.add(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files[0]
+	}
+	if !changed {
+		return placedFile(t, s, 1)
+	}
+	f := placedFile(t, s, 2)
+	archived(t, s, f, 1, "p", time.Hour)
+	if again {
+		archived(t, s, f, 2, "q", staleAfter+5*time.Second)
+	}
+	return f
 }
 
 // TestOneTryAndOneRetry: what a read comes to, by what two nodes answer and
 // what was done to them and to the servers.
 func TestOneTryAndOneRetry(t *testing.T) {
-	ok := func(f *file) func(*http.Request) (*http.Response, error) {
-		return serving(f.last().content(), strong(f.last()))
-	}
-	no := always(problem(http.StatusServiceUnavailable, "unavailable"))
+	ok, no := packed(0), always(problem(http.StatusServiceUnavailable, "unavailable"))
 	for _, tc := range []struct {
 		name          string
-		first, second func(*file) func(*http.Request) (*http.Response, error)
+		first, second script
 		before        func(s *scene, doors []*fakeDoor)
 		archived      bool
 		kind          readKind
@@ -210,7 +223,7 @@ func TestOneTryAndOneRetry(t *testing.T) {
 			if tc.archived {
 				archived(t, s, f, 1, "p", time.Second)
 			}
-			for i, answer := range []func(*file) func(*http.Request) (*http.Response, error){tc.first, tc.second} {
+			for i, answer := range []script{tc.first, tc.second} {
 				if answer != nil {
 					doors[i].set(answer(f))
 				}
