@@ -137,7 +137,7 @@ func (n *Node) CLI(ctx context.Context, args ...string) ([]byte, error) {
 // Run runs a command of the program where the node is and returns its output.
 func (n *Node) Run(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := n.command(args...)
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = DieWithParent()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Start(); err != nil {

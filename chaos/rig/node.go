@@ -113,7 +113,7 @@ func (n *Node) Start(verb ...string) error {
 	}
 	cmd := n.command(append(args, n.extra...)...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = DieWithParent()
 	if err := errors.Join(cmd.Start(), log.Close()); err != nil {
 		return err
 	}

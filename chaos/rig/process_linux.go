@@ -2,7 +2,7 @@ package rig
 
 import "syscall"
 
-// dieWithParent makes the kernel end a node whose starter was killed.
-func dieWithParent() *syscall.SysProcAttr {
+// DieWithParent makes the kernel end a process whose starter was killed.
+func DieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }

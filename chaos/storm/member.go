@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -24,14 +25,13 @@ type member struct {
 	clock string    // file with the offset of its clock, in seconds
 	disk  int       // bytes of its own file system; 0: it has none
 
-	node  *rig.Node // of its owner
-	nodes int       // so many there have been; of its owner
+	node    *rig.Node // of its owner
+	nodes   int       // so many there have been; of its owner
+	mounted []string  // their data dirs, where they have file systems of their own; of its owner
 
-	mu     sync.Mutex // guards what follows
-	client *http.Client
-	base   *url.URL        // nil: no process has an HTTP face
-	ended  <-chan struct{} // closed when that process has ended
-	fit    time.Time       // zero: something is done to it
+	mu   sync.Mutex // guards what follows
+	face *rig.Node  // the node as it was when this life was ready; nil: nobody answers
+	fit  time.Time  // zero: something is done to it
 }
 
 // Name is that of the place, which stays when its node is replaced.
@@ -39,26 +39,36 @@ func (m *member) Name() string { return m.name }
 
 // Do sends a request to the node that is there now.
 func (m *member) Do(req *http.Request) (*http.Response, error) {
-	m.mu.Lock()
-	base, client := m.base, m.client
-	m.mu.Unlock()
-	if base == nil {
+	face := m.seen()
+	if face == nil {
 		return nil, fmt.Errorf("%s: %w", m.name, errClosed)
+	}
+	base, err := url.Parse(face.Base)
+	if err != nil {
+		return nil, err
 	}
 	req = req.Clone(req.Context())
 	req.URL.Scheme, req.URL.Host = base.Scheme, base.Host
-	return client.Do(req)
+	return face.Client.Do(req)
+}
+
+// seen is the node as anybody may use it: to ask, not to touch. nil: nobody
+// answers.
+func (m *member) seen() *rig.Node {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.face
 }
 
 // Fit says since when nothing is done to the node.
 func (m *member) Fit() (since time.Time, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.fit.IsZero() {
+	if m.fit.IsZero() || m.face == nil {
 		return time.Time{}, false
 	}
 	select {
-	case <-m.ended:
+	case <-m.face.Ended():
 		return time.Time{}, false
 	default:
 		return m.fit, true
@@ -76,7 +86,7 @@ func (m *member) retire() {
 func (m *member) gone() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.fit, m.base = time.Time{}, nil
+	m.fit, m.face = time.Time{}, nil
 }
 
 // well says that nothing is done to the node from now on.
@@ -104,6 +114,7 @@ func (m *member) replace(bin, dir, config string, env []string) error {
 		if err := rig.MountMemory(n.Data(), m.disk); err != nil {
 			return err
 		}
+		m.mounted = append(m.mounted, n.Data())
 	}
 	n.Env = append([]string{"DESNODE_CHAOS_CLOCK=" + m.clock}, env...)
 	m.node = n
@@ -119,14 +130,10 @@ func (m *member) start(ctx context.Context, verb ...string) error {
 	if err := m.node.Ready(ctx); err != nil {
 		return err
 	}
-	base, err := url.Parse(m.node.Base)
-	if err != nil {
-		return err
-	}
+	face := *m.node
 	m.mu.Lock()
-	m.client, m.base, m.ended = m.node.Client, base, m.node.Ended()
-	m.mu.Unlock()
-	m.well()
+	defer m.mu.Unlock()
+	m.face, m.fit = &face, time.Now()
 	return nil
 }
 
@@ -138,9 +145,6 @@ func (m *member) kill() error {
 	return err
 }
 
-// members asks the node for the members it knows.
-func (m *member) members(ctx context.Context) (rig.MemberList, error) { return m.node.Members(ctx) }
-
 // setClock steps the node's clock to that much beside the machine's.
 func (m *member) setClock(offset time.Duration) error {
 	next := m.clock + ".next"
@@ -150,7 +154,7 @@ func (m *member) setClock(offset time.Duration) error {
 	return os.Rename(next, m.clock)
 }
 
-// ended is why the last life ended, from its log, in one line.
+// lastError is why the last life ended, from its log, in one line.
 func (m *member) lastError() string {
 	last := "nothing is logged"
 	err := m.node.ScanLog(func(line rig.LogLine, raw []byte) {
@@ -162,6 +166,17 @@ func (m *member) lastError() string {
 		return err.Error()
 	}
 	return last
+}
+
+// unmount takes the file systems of all the place's nodes away.
+func (m *member) unmount() (err error) {
+	if m.disk == 0 {
+		return nil
+	}
+	for _, dir := range m.mounted {
+		err = errors.Join(err, rig.Unmount(dir))
+	}
+	return err
 }
 
 // filler is the file that takes what is left of the node's disk.
