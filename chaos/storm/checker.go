@@ -36,6 +36,10 @@ const (
 	objectsEvery   = time.Minute
 )
 
+// lookShare is how much longer than a look the time between two is at least:
+// with many files the watchers must not be the load.
+const lookShare = 15
+
 // askWithin bounds one question to a node or to the database.
 const askWithin = 10 * time.Second
 
@@ -50,10 +54,12 @@ func (c *checker) run(ctx context.Context) error {
 	watchers := newGroup(ctx)
 	watch := func(every time.Duration, look func(context.Context) error) {
 		watchers.start(func(ctx context.Context) error {
-			for next := time.Now(); sleep(ctx, next); next = time.Now().Add(every) {
+			for next := time.Now(); sleep(ctx, next); {
+				began := time.Now()
 				if err := look(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, errLater) {
 					return err
 				}
+				next = began.Add(max(every, lookShare*time.Since(began)))
 			}
 			return nil
 		})

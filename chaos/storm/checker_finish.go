@@ -157,17 +157,42 @@ func (c *checker) settledPacks(ctx context.Context, within time.Duration) (packs
 // listings returns what each pack lists, by the pack's id.
 func (c *checker) listings(ctx context.Context, packs []packInfo) (map[string][]record, error) {
 	listed := map[string][]record{}
-	for _, p := range packs {
+	var mu sync.Mutex // guards listed
+	err := someAtOnce(ctx, packs, func(p packInfo) {
 		records, err := c.listing(ctx, p)
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			c.verdict.breach(badPacks, "pack ls %s: %v", p.Key, err)
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		listed[p.ID] = records
+	})
+	return listed, err
+}
+
+// someAtOnce calls do for all things, some at once, and returns when all calls
+// have ended.
+func someAtOnce[T any](ctx context.Context, things []T, do func(T)) error {
+	const workers = 6
+	var wg sync.WaitGroup
+	next := make(chan T)
+	for range workers {
+		wg.Go(func() {
+			for one := range next {
+				do(one)
+			}
+		})
 	}
-	return listed, nil
+	defer wg.Wait()
+	defer close(next)
+	for _, one := range things {
+		select {
+		case next <- one:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // verify has a node read every pack back.
@@ -227,35 +252,11 @@ func (c *checker) readBack(ctx context.Context) error {
 			files = c.ledger.sample(rnd, sampled, 0)
 		}
 		reads += len(files)
-		if err := c.readThrough(ctx, d, files); err != nil {
+		if err := someAtOnce(ctx, files, func(f *file) { c.readOne(ctx, d, f) }); err != nil {
 			return err
 		}
 	}
 	c.verdict.figure("files in the end", "%d, read back whole %d times through %d nodes", len(all), reads, len(c.doors))
-	return nil
-}
-
-// readThrough reads files through one node, some at once.
-func (c *checker) readThrough(ctx context.Context, d door, files []*file) error {
-	const readers = 6
-	var wg sync.WaitGroup
-	next := make(chan *file)
-	for range readers {
-		wg.Go(func() {
-			for f := range next {
-				c.readOne(ctx, d, f)
-			}
-		})
-	}
-	defer wg.Wait()
-	defer close(next)
-	for _, f := range files {
-		select {
-		case next <- f:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 	return nil
 }
 
