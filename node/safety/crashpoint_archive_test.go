@@ -22,15 +22,20 @@ func TestCrashPointArchive(t *testing.T) {
 }
 
 // A file changes between the commit of its pack and the acknowledgement: its
-// record is dead, and it is archived again. Originals are kept.
+// record is dead, and it is archived again. Originals are kept. What comes
+// before the commit is the same as above, so that faults begin with it.
 func TestCrashPointChanged(t *testing.T) {
 	scenario{
 		prepare: func(w *world) {
 			w.keep = true
 			w.add("a", "content of a")
 			w.add("b", "content of b")
-			w.events["meta.add-pack"] = func() { w.change("b", "b, changed by its customer") }
+			w.events["meta.add-pack"] = func() {
+				w.change("b", "b, changed by its customer")
+				w.gate.stand(false)
+			}
 		},
+		begins: true,
 		run: func(w *world) {
 			w.live(12, w.archived)
 			w.wantEnd()

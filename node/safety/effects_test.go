@@ -101,13 +101,14 @@ type gate struct {
 	boundary func(e effect, wrote bool) // after each effect that was applied
 	strange  func(name string)          // an effect that effects does not list
 
-	mu    sync.Mutex // guards what follows
-	open  bool       // nothing is counted, and nothing fails
-	plan  schedule
-	fired int
-	calls map[string]int
-	trace []effect
-	cut   int // length of the trace when the last fault of the plan came
+	mu     sync.Mutex // guards what follows
+	open   bool       // nothing is counted, and nothing fails
+	refuse bool       // everything fails, and nothing is applied
+	plan   schedule
+	fired  int
+	calls  map[string]int
+	trace  []effect
+	cut    int // length of the trace when the last fault of the plan came
 }
 
 func newGate(known map[string]bool, plan schedule) *gate {
@@ -115,14 +116,19 @@ func newGate(known map[string]bool, plan schedule) *gate {
 }
 
 // next counts a call and returns the fault that it meets, or nil.
-func (g *gate) next(name string) (effect, *fault) {
+func (g *gate) next(name string) (e effect, f *fault) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.open {
 		return effect{name, 0}, nil
 	}
+	defer func() {
+		if g.refuse {
+			f = &fault{e, errBefore}
+		}
+	}()
 	g.calls[name]++
-	e := effect{name, g.calls[name]}
+	e = effect{name, g.calls[name]}
 	g.trace = append(g.trace, e)
 	i := slices.IndexFunc(g.plan, func(f fault) bool { return f.effect == e })
 	if i < 0 {

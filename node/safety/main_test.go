@@ -8,6 +8,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(400) // thousands of small worlds, none of which lasts
+	debug.SetGCPercent(1000) // thousands of small worlds, none of which lasts
 	goleak.VerifyTestMain(m)
 }

@@ -15,6 +15,7 @@ import (
 type scenario struct {
 	prepare func(w *world) // what there is before the first effect that counts
 	run     func(w *world) // until the node has finished
+	begins  bool           // the run itself says which effect is the first
 	least   int            // schedules that there are at least
 }
 
@@ -162,7 +163,7 @@ func (s scenario) inBubble(t *testing.T, known map[string]bool, plan schedule, s
 	w.gate.stand(true)
 	s.prepare(w)
 	w.stop()
-	w.gate.stand(false)
+	w.gate.stand(s.begins)
 	s.run(w)
 	if !w.gate.done() && !w.judge.lost() {
 		w.judge.Errorf("not all faults came to pass: the run is not the one that was recorded")
