@@ -108,7 +108,11 @@ func TestWhatWasCommittedIsWrittenOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	}()
 	db, err := dev.StartPostgres(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)

@@ -65,8 +65,10 @@ func (p picture) draw() drawing {
 		one := drawnLane{Name: l.Kind, Y: y, Base: y + laneHeight - 5, Class: l.Class}
 		for _, s := range l.Spans {
 			w := max(x(s.To)-x(s.From), 2) // what lasts a moment is seen too
-			one.Rectangles = append(one.Rectangles, rectangle{round(x(s.From)), y + 2, round(w), laneHeight - 4,
-				strings.TrimSpace(fmt.Sprintf("%s %s", l.Kind, s.Target)) + fmt.Sprintf(", %.1f s to %.1f s", s.From, s.To)})
+			one.Rectangles = append(one.Rectangles, rectangle{
+				round(x(s.From)), y + 2, round(w), laneHeight - 4,
+				strings.TrimSpace(fmt.Sprintf("%s %s", l.Kind, s.Target)) + fmt.Sprintf(", %.1f s to %.1f s", s.From, s.To),
+			})
 		}
 		d.Lanes = append(d.Lanes, one)
 		y += laneHeight

@@ -29,8 +29,12 @@ func madeUp(t *testing.T, minutes int) *report {
 		kind string
 		of   touches
 	}{
-		{"kill", touchesNodes}, {"freeze", touchesNodes}, {"partition", touchesNodes}, {"Postgres down", touchesDatabase},
-		{"S3 slow", touchesStore}, {"power cut", touchesStore | touchesDatabase},
+		{"kill", touchesNodes},
+		{"freeze", touchesNodes},
+		{"partition", touchesNodes},
+		{"Postgres down", touchesDatabase},
+		{"S3 slow", touchesStore},
+		{"power cut", touchesStore | touchesDatabase},
 	}
 	for i := range minutes * 10 {
 		k := kinds[i%len(kinds)]
