@@ -148,6 +148,7 @@ func (x *exchange) recovery(path string) bool {
 	}
 	return true
 }
+
 func (x *exchange) recover(ctx context.Context, req RecoverRequest, event func(RecoverEvent) error) error {
 	if req.Yes && !req.Fix {
 		return fmt.Errorf("%w: yes goes with fix", ErrInvalidRequest)

@@ -12,7 +12,11 @@ import (
 
 // uploads looks at objects that were announced and are no packs.
 func (l *look) uploads() {
+	kept := l.i.kept(l.view)
 	for _, u := range l.view.Uploads() {
+		if kept[u.Key] {
+			continue // told by quarantine
+		}
 		f := Finding{Kind: KindUpload, Severity: Note, Subject: u.Key, Since: u.BeganAt, Cure: "wait"}
 		switch {
 		case l.view.Pack(u.Pack) != nil:
@@ -33,6 +37,17 @@ func (l *look) uploads() {
 		}
 		l.add(f)
 	}
+}
+
+// kept returns the keys of objects that were judged as needed. A list that can't
+// be read is told by quarantine.
+func (i *Inspector) kept(v *raftmeta.View) map[string]bool {
+	kept := map[string]bool{}
+	list, err := i.cfg.Log.Quarantined(v)
+	for _, q := range list {
+		kept[q.Key] = err == nil && q.Kept != ""
+	}
+	return kept
 }
 
 // holder names who has the lease with that token.
