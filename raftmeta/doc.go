@@ -24,6 +24,10 @@
 //   - A node that was removed never is a member again, and what it proposes
 //     changes nothing. Nobody is removed while it votes.
 //   - No change of the voters leaves a set of them of which no majority is alive.
+//   - A generation that begins with a rebuild marks, packs, deletes, collects and
+//     backs up nothing before the rebuild is recorded as done; until then, and
+//     never after, packs and uploads of earlier generations are adopted. No copy
+//     of an adopted pack counts as verified.
 //   - A View never changes. What it answers belongs to one Raft index.
 //
 // DESIGN.md in this folder lists the crash windows and the rejected options.
