@@ -12,6 +12,19 @@
 //     PACKED by this very pack. All other records are dead before the pack is
 //     acknowledged.
 //
+//   - Of a pack of an earlier life of the cluster, which a rebuild has found, a
+//     record is dead only when its row lists another file by now, no pack has the
+//     row, and that file stands (acknowledge_earlier.go). A database that lost or
+//     forgot rows, whatever it says, makes no record dead.
+//
+//   - Before the rebuild that begins this life is recorded as done, the keeper
+//     begins nothing by itself: not all packs are known.
+//
+//   - A life that is over, or may be, moves and deletes nothing: Config.Current is
+//     asked before each collection, each expiry and each pack's deletions.
+//
+//   - What is moved to quarantine or deleted from it stands in the audit log before.
+//
 //   - An error of the store or of a database never means "missing". Only the
 //     store's own "not found" and the folder's own "no such file" do.
 //
