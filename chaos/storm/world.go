@@ -55,7 +55,7 @@ const (
 // is in its way.
 const settings = `store: {url: %q}
 sources: {files: {url: %q, roots: [%q]}}
-archive: {min_age: 1h, pack_size: 4MiB, max_wait: 2s, attempts: 1000000, delete_source: true, delete_grace: 2s}
+archive: {min_age: 1h, pack_size: 4MiB, max_wait: 2s, attempts: 1000, delete_source: true, delete_grace: 2s}
 backup: {every: 30s, keep: 3}
 cache: {data: 4MiB} # so that reads need the store
 `
