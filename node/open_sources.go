@@ -111,7 +111,7 @@ func (n *Node) openPostgres(ctx context.Context, metrics *prometheus.Registry, n
 			err = report.Err()
 		}
 		if err == nil {
-			err = rows.ClaimCluster(ctx, n.id.Cluster, n.id.Generation)
+			err = n.claimSource(ctx, name, rows)
 		}
 		if err != nil {
 			return err

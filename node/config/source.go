@@ -27,6 +27,8 @@ const (
 	RolePacker  = "packer"
 	RoleDeleter = "deleter"
 	RoleReader  = "reader"
+
+	RoleRestorer = "restorer" // for `desnode rebuild --source` alone
 )
 
 // The words of sources.*.s3: how the buckets of its originals are reached.
@@ -42,7 +44,9 @@ const (
 func s3Words() []string { return []string{S3Endpoint, S3Region, S3CAFile, S3Read, S3Delete} }
 
 // AllRoles returns every role of a Postgres source.
-func AllRoles() []string { return []string{RoleMarker, RolePacker, RoleDeleter, RoleReader} }
+func AllRoles() []string {
+	return []string{RoleMarker, RolePacker, RoleDeleter, RoleReader, RoleRestorer}
+}
 
 // Postgres reports whether the source is a Postgres table rather than an
 // embedded one.

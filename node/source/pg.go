@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,7 +57,8 @@ func OpenPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	return p, nil
 }
 
-// open makes the pools: one for all roles that have the same URL.
+// open makes the pools: one for all roles that have the same URL. The restorer
+// has one wherever it has a URL, and needs no connection until it is used.
 func (p *Postgres) open(ctx context.Context) error {
 	shared := map[string][]Role{}
 	for _, role := range p.cfg.Roles {
@@ -68,6 +70,10 @@ func (p *Postgres) open(ctx context.Context) error {
 			return fmt.Errorf("role %s has no connection URL", role)
 		}
 		shared[u] = append(shared[u], role)
+	}
+	restorer := cmp.Or(p.cfg.URLs[RoleRestorer], p.cfg.URL)
+	if _, found := shared[restorer]; !found && restorer != "" {
+		shared[restorer] = []Role{RoleRestorer}
 	}
 	for u, roles := range shared {
 		cfg, err := poolConfig(u, p.cfg.Connections*len(roles))
@@ -83,6 +89,9 @@ func (p *Postgres) open(ctx context.Context) error {
 		}
 		for _, role := range roles {
 			p.pools[role] = pool
+		}
+		if u == restorer {
+			p.pools[RoleRestorer] = pool
 		}
 	}
 	return nil

@@ -25,6 +25,9 @@ func (p *Postgres) Restore(ctx context.Context, rows []Restored) ([]RestoreResul
 	}
 	c := call{role: RoleRestorer, op: op, restoring: true}
 	err := r.apply(ctx, p, c, r.restore, func(i int, result RestoreResult) { r.results[i], r.known[i] = result, true })
+	if sqlState(err) == insufficientPrivilege {
+		err = fmt.Errorf("%w; let an administrator say GRANT %s TO the user of %s, for as long as it takes", err, roleName(RoleRestorer), RoleRestorer)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -98,8 +98,8 @@ func newWorldOn(t testing.TB, s *dev.Postgres, shape pgShape) *pgWorld {
 // open opens the table with a least-privilege user for each role.
 func (w *pgWorld) open(t testing.TB, change ...func(*source.PostgresConfig)) *source.Postgres {
 	t.Helper()
-	cfg := source.PostgresConfig{Mapping: w.mapping, URLs: map[source.Role]string{}, Roles: append(source.Roles(), source.RoleRestorer)}
-	for _, role := range cfg.Roles {
+	cfg := source.PostgresConfig{Mapping: w.mapping, URLs: map[source.Role]string{}}
+	for _, role := range append(source.Roles(), source.RoleRestorer) {
 		cfg.URLs[role] = as(t, w.url, "desnode_"+string(role))
 	}
 	for _, f := range change {

@@ -18,7 +18,8 @@ const (
 	RoleDeleter Role = "deleter" // DeleterRows, IdentityRows
 	RoleReader  Role = "reader"  // ReaderRows, ListRows, the rest of OperatorRows
 	// RoleRestorer is for RestorerRows alone: it may write whatever desnode writes.
-	// No user has it but while a cluster is rebuilt.
+	// No user needs it but while a cluster is rebuilt. It is opened wherever it
+	// has a URL.
 	RoleRestorer Role = "restorer"
 )
 
@@ -41,7 +42,7 @@ type PostgresConfig struct {
 	Mapping migrations.Mapping
 	URL     string          // connects every role that has no URL of its own
 	URLs    map[Role]string // by role
-	Roles   []Role          // those that are used; nil: Roles()
+	Roles   []Role          // those that are used beside the restorer; nil: Roles()
 
 	// Connections is the largest number of connections of each role. 0: 4.
 	Connections int
