@@ -58,7 +58,7 @@ func (n *Node) openRecovery(_ context.Context, metrics *prometheus.Registry) err
 		Source:         plan.Source,
 		Sources:        n.sources,
 		Fence:          n.fenceSources,
-		Acknowledge:    n.keeper.Acknowledge,
+		Acknowledge:    n.keeper.AcknowledgeAgain,
 		Quarantined:    n.keeper.NoteQuarantined,
 		Now:            n.now,
 		Logger:         n.log,
