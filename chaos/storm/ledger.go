@@ -387,8 +387,8 @@ const (
 )
 
 // staleAfter is how long after a version was seen to be archived the one
-// before may still be served: a node learns of a pack from its leader, and the
-// ledger from the row.
+// before may still be served, by a node that nothing has been done to for as
+// long: a node learns of a pack from its leader, and the ledger from the row.
 const staleAfter = 10 * time.Second
 
 // judge says whether a version may be served to a read from one moment to

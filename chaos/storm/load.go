@@ -91,6 +91,7 @@ type load struct {
 	wrote   written
 
 	archives [2]atomic.Int64 // runs that ended well, and not
+	lagged   atomic.Int64    // older versions from nodes that had just been cut off
 }
 
 // newLoad prepares a load on a scene.

@@ -78,7 +78,9 @@ func (l *load) ask(ctx context.Context, d door, q question, within time.Duration
 	if q.file != nil {
 		before = l.ledger.state(q.file)
 	}
+	since, fit := d.Fit()
 	from := time.Now()
+	lags := !fit || since.After(from.Add(-staleAfter))
 	r, err := fetch(ctx, d, q, before.id)
 	if err != nil {
 		return found{noAnswer, err.Error()}
@@ -88,11 +90,22 @@ func (l *load) ask(ctx context.Context, d door, q question, within time.Duration
 	if q.file != nil {
 		after = l.ledger.state(q.file)
 	}
-	f := l.look(q, r, before, after, from, to)
-	if f.note != "" {
-		f.note = fmt.Sprintf("%s after %s", f.note, to.Sub(from).Round(time.Millisecond))
-	}
-	return f
+	return l.look(sight{q, r, d.Name(), before, after, from, to, lags})
+}
+
+// sight is one answer with what the ledger said before and after it.
+type sight struct {
+	q             question
+	r             reply
+	door          string
+	before, after state
+	from, to      time.Time
+	lags          bool // the node is, or a moment ago was, cut off from the others
+}
+
+// String is short enough for a report.
+func (g sight) String() string {
+	return fmt.Sprintf("%d %s, %d bytes after %s", g.r.status, g.r.code, g.r.size, g.to.Sub(g.from).Round(time.Millisecond))
 }
 
 // fetch sends a question and reads the answer to its end.
@@ -144,41 +157,53 @@ func fetch(ctx context.Context, d door, q question, id int64) (r reply, err erro
 	return r, nil
 }
 
-// look holds an answer against what the ledger said before and after it.
-func (l *load) look(q question, r reply, before, after state, from, to time.Time) found {
-	switch r.status {
+// look judges an answer.
+func (l *load) look(g sight) found {
+	existing := g.q.file != nil
+	switch g.r.status {
 	case http.StatusOK, http.StatusPartialContent, http.StatusRequestedRangeNotSatisfiable:
-		if q.file == nil {
-			return l.wrong(inventedNames, q, r, from)
+		if !existing {
+			return l.wrong(inventedNames, g)
 		}
-		switch after.judge(r.matches(q), from, to, r.unconfirmed) {
+		switch g.after.judge(g.r.matches(g.q), g.from, g.to, g.r.unconfirmed) {
 		case rightNow:
 			return found{found: rightAnswer}
 		case rightOnce:
-			return l.wrong(staleReads, q, r, from)
+			if g.lags {
+				l.lagged.Add(1) // it has yet to hear of the newer one
+				return found{found: rightAnswer}
+			}
+			return l.wrong(staleReads, g)
 		}
-		return l.wrong(wrongBytes, q, r, from)
+		return l.wrong(wrongBytes, g)
 	case http.StatusNotFound, http.StatusGone:
-		if q.file != nil && !before.seen.IsZero() {
-			return l.wrong(deniedNames, q, r, from)
+		if existing && !g.before.seen.IsZero() {
+			return l.wrong(deniedNames, g)
 		}
 		return found{found: rightAnswer}
 	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
-		if q.file == nil {
+		if !existing {
 			return found{found: rightAnswer} // it can't be sure: that is said, and right
 		}
-		return found{noAnswer, fmt.Sprintf("%d %s", r.status, r.code)}
+		return found{noAnswer, g.String()}
 	}
-	f := l.wrong(strangeAnswers, q, r, from)
+	f := l.wrong(strangeAnswers, g)
 	f.found = noAnswer // a customer tries again
 	return f
 }
 
 // wrong counts an answer that must not be.
-func (l *load) wrong(what breach, q question, r reply, at time.Time) found {
-	note := fmt.Sprintf("%d %s, %d bytes", r.status, r.code, r.size)
-	l.verdict.breach(what, "%s at %.1fs: %s", q, at.Sub(l.timeline.start).Seconds(), note)
-	return found{wrongAnswer, note}
+func (l *load) wrong(what breach, g sight) found {
+	text := fmt.Sprintf("%s at %.1fs through %s: %s", g.q, g.from.Sub(l.timeline.start).Seconds(), g.door, g)
+	for i := range g.after.versions {
+		if v := &g.after.versions[i]; g.r.matches(g.q)(v) {
+			text += fmt.Sprintf(", version %d of %d", v.number, len(g.after.versions))
+		} else if !v.archived.IsZero() {
+			text += fmt.Sprintf(", version %d archived at %.1fs", v.number, v.archived.Sub(l.timeline.start).Seconds())
+		}
+	}
+	l.verdict.breach(what, "%s", text)
+	return found{wrongAnswer, g.String()}
 }
 
 // matches says of which version an answer with content is.

@@ -263,6 +263,31 @@ func TestRetryIsAtANodeThatStays(t *testing.T) {
 	counts(t, s.verdict, nil)
 }
 
+// TestANodeThatWasCutOffMayLag: an older version from it is no breach, and is
+// told apart.
+func TestANodeThatWasCutOffMayLag(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		fit    time.Duration // so long ago nothing is done to it any more
+		lagged int64
+	}{
+		{"for long", staleAfter + 5*time.Second, 0},
+		{"for a moment", time.Second, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, doors := newScene(t, 1)
+			f := fileIn(t, s, false, true, true)
+			doors[0].set(packed(1)(f))
+			doors[0].setFit(time.Now().Add(-tc.fit))
+			l := newLoad(s, loadConfig{})
+			l.ask(t.Context(), doors[0], question{name: f.name, file: f}, time.Second)
+			if got := l.lagged.Load(); got != tc.lagged || s.verdict.count(staleReads) != 1-int(tc.lagged) {
+				t.Errorf("%d lagged, %d stale", got, s.verdict.count(staleReads))
+			}
+		})
+	}
+}
+
 func TestReadsLetGoAtTheEndAreNoFailures(t *testing.T) {
 	s, doors := newScene(t, 2)
 	f := placedFile(t, s, 1)

@@ -29,6 +29,7 @@ func (l *load) sumUp(length time.Duration) {
 	v.figure("right answers, both tries together", "p50 %.1f ms, p99 %.0f ms, longest %.1f s", ms(q.p50), ms(q.p99), q.max.Seconds())
 	v.figure("written by the customer", "%d files and %d changes of them, %.1f MiB; %d transactions tried again",
 		l.wrote.files, l.wrote.changes, float64(l.wrote.bytes)/(1<<20), l.wrote.retries)
+	v.figure("older versions served by nodes that were, or had just been, cut off, without saying that newer ones may exist", "%d", l.lagged.Load())
 	v.figure("archive runs", "%d ended well, %d were cut or found nobody", l.archives[0].Load(), l.archives[1].Load())
 }
 
