@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/raftmeta"
@@ -173,7 +174,7 @@ func fromBase(p *raftmeta.Pack, believed bool) raftmeta.Pack {
 // restoreSettings takes over the base's settings that this life has no word on.
 func (r *Rebuild) restoreSettings(ctx context.Context, base *raftmeta.View) error {
 	for key, value := range base.Settings("") {
-		if key == PlanSetting || !r.cfg.RestoreSetting(key) {
+		if strings.HasPrefix(key, "rebuild") || !r.cfg.RestoreSetting(key) { // how the base's own life began
 			continue
 		}
 		if _, _, known := r.cfg.Manifest.View().Setting(key); known {

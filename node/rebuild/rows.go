@@ -14,12 +14,6 @@ import (
 // statsAtOnce is how many originals of one batch are looked for at once.
 const statsAtOnce = 16
 
-// table is the rows of a source as they are written back.
-type table interface {
-	ByIDs(ctx context.Context, ids []string) ([]source.Row, error)
-	Restore(ctx context.Context, rows []source.Restored) ([]source.RestoreResult, error)
-}
-
 // rowKey names a row.
 type rowKey struct{ source, id string }
 
@@ -225,12 +219,8 @@ func (w *restoring) batch(ctx context.Context, name string, recs []record) error
 	if !ok {
 		return fmt.Errorf("source %q is not known to this node", name)
 	}
-	rows, ok := s.Rows.(table)
-	if !ok {
-		return fmt.Errorf("source %s: its rows can't be written back: %w", name, errors.ErrUnsupported)
-	}
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		err := w.write(ctx, s, rows, recs)
+		err := w.write(ctx, s, recs)
 		if err == nil || errors.Is(err, source.ErrSuperseded) {
 			return err
 		}
@@ -243,12 +233,12 @@ func (w *restoring) batch(ctx context.Context, name string, recs []record) error
 	}
 }
 
-func (w *restoring) write(ctx context.Context, s source.Source, t table, recs []record) error {
+func (w *restoring) write(ctx context.Context, s source.Source, recs []record) error {
 	ids := make([]string, len(recs))
 	for i, rec := range recs {
 		ids[i] = rec.entry.ID
 	}
-	found, err := t.ByIDs(ctx, ids)
+	found, err := s.Rows.ByIDs(ctx, ids)
 	if err != nil {
 		return err
 	}
@@ -281,7 +271,7 @@ func (w *restoring) write(ctx context.Context, s source.Source, t table, recs []
 		return err
 	}
 	if len(out) > 0 {
-		results, err := t.Restore(ctx, out)
+		results, err := s.Rows.Restore(ctx, out)
 		if err != nil {
 			return err
 		}

@@ -320,9 +320,11 @@ func (w *world) deleteOriginals() {
 }
 
 // snapshot is what a rebuild must bring back of a manifest.
-func (w *world) snapshot() map[desformat.PackID]raftmeta.Pack {
+func (w *world) snapshot() map[desformat.PackID]raftmeta.Pack { return snapshotOf(w.life.View()) }
+
+func snapshotOf(v *raftmeta.View) map[desformat.PackID]raftmeta.Pack {
 	out := map[desformat.PackID]raftmeta.Pack{}
-	for p := range w.life.View().Packs() {
+	for p := range v.Packs() {
 		s := *p
 		s.AddIndex, s.ModIndex, s.PackedBy = 0, 0, ""
 		s.Copies = slices.Clone(s.Copies)
@@ -336,15 +338,19 @@ func (w *world) snapshot() map[desformat.PackID]raftmeta.Pack {
 
 func (w *world) wantSnapshot(want map[desformat.PackID]raftmeta.Pack) {
 	w.t.Helper()
-	got := w.snapshot()
+	wantPacks(w.t, w.snapshot(), want)
+}
+
+func wantPacks(t testing.TB, got, want map[desformat.PackID]raftmeta.Pack) {
+	t.Helper()
 	for id, p := range want {
 		if g := got[id]; fmt.Sprintf("%+v", g) != fmt.Sprintf("%+v", p) {
-			w.t.Errorf("pack %s is %+v, want %+v", id, g, p)
+			t.Errorf("pack %s is %+v, want %+v", id, g, p)
 		}
 	}
 	for id := range got {
 		if _, ok := want[id]; !ok {
-			w.t.Errorf("pack %s is known, and should not", id)
+			t.Errorf("pack %s is known, and should not", id)
 		}
 	}
 }
