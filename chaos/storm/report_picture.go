@@ -48,15 +48,15 @@ func newPicture(s *scene, l *load, c *checker, length time.Duration) picture {
 			step = s * time.Second
 		}
 	}
-	p := picture{Seconds: length.Seconds(), Step: step.Seconds(), Points: make([]point, max(1, int((length+step-1)/step)))}
+	p := picture{Seconds: length.Seconds(), Step: step.Seconds(), Points: make([]point, max(1, int(length/step)))}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	took := make([][]time.Duration, len(p.Points))
 	for _, one := range l.samples {
-		i := int(one.at / step)
-		if i >= len(p.Points) || one.outcome == droppedRead {
+		if one.outcome == droppedRead {
 			continue
 		}
+		i := min(int(one.at/step), len(p.Points)-1)
 		at := &p.Points[i]
 		at.Reads++
 		switch {
@@ -77,6 +77,15 @@ func newPicture(s *scene, l *load, c *checker, length time.Duration) picture {
 	return p
 }
 
+// stepAt is when a step begins and ends, in seconds. The last one takes what is
+// left.
+func (p *picture) stepAt(i int) (from, to float64) {
+	if from = float64(i) * p.Step; i == len(p.Points)-1 {
+		return from, max(p.Seconds, from+p.Step)
+	}
+	return from, from + p.Step
+}
+
 // spread puts what each look found new into the steps since the look before.
 func (p *picture) spread(looks []moment, start time.Time) {
 	before := start
@@ -87,7 +96,8 @@ func (p *picture) spread(looks []moment, start time.Time) {
 			continue
 		}
 		for i := range p.Points {
-			left, right := max(from, float64(i)*p.Step), min(to, float64(i+1)*p.Step)
+			begin, end := p.stepAt(i)
+			left, right := max(from, begin), min(to, end)
 			if right > left {
 				p.Points[i].Archived += float64(m.count) * (right - left) / (to - from)
 			}

@@ -81,7 +81,12 @@ func (p picture) draw() drawing {
 		return out
 	}
 	second := func(of func(point) float64) []float64 {
-		return values(func(one point) float64 { return of(one) / p.Step })
+		out := values(of)
+		for i := range out {
+			from, to := p.stepAt(i)
+			out[i] /= to - from
+		}
+		return out
 	}
 	y += chartGap
 	add := func(c drawnChart) {
@@ -163,19 +168,20 @@ func (p picture) path(l series, x, y func(float64) float64, base float64, gaps b
 			pen = false
 			continue
 		}
-		at := round(x(min((float64(i)+0.5)*p.Step, p.Seconds)))
+		from, to := p.stepAt(i)
+		at := round(x((from + to) / 2))
 		switch {
 		case pen:
 			fmt.Fprintf(&b, "L%g %g", at, round(y(v)))
 		case l.area:
-			fmt.Fprintf(&b, "M%g %gL%g %g", at, base, at, round(y(v)))
+			fmt.Fprintf(&b, "M%g %gL%g %gL%g %g", round(x(from)), base, round(x(from)), round(y(v)), at, round(y(v)))
 		default:
 			fmt.Fprintf(&b, "M%g %g", at, round(y(v)))
 		}
 		pen = true
 	}
 	if l.area && pen {
-		fmt.Fprintf(&b, "L%g %gZ", round(x(min((float64(len(l.values))-0.5)*p.Step, p.Seconds))), base)
+		fmt.Fprintf(&b, "L%g %gL%g %gZ", round(x(p.Seconds)), round(y(l.values[len(l.values)-1])), round(x(p.Seconds)), base)
 	}
 	return b.String()
 }
