@@ -119,6 +119,8 @@ func (r *recovering) mend(ctx context.Context, c *client) (left int64, err error
 	err = stream(ctx, c, api.PathRecover, r.fix, func(e api.RecoverEvent) error {
 		last = e
 		switch {
+		case e.Finding == nil && !e.Done:
+			return nil
 		case r.a.output == outputJSON:
 			return r.a.line(e)
 		case e.Finding == nil:

@@ -39,6 +39,12 @@ func writeStatus(w io.Writer, s api.Status) error {
 	t := newTable(w)
 	t.row("node", fmt.Sprintf("%s, %s, %s, up %s", s.Node, printable(s.Version), ready, formatSpan(time.Duration(s.Uptime*float64(time.Second)))))
 	t.row("cluster", fmt.Sprintf("%s, generation %d, leader %s", s.Cluster, s.Generation, leader))
+	if s.Superseded > 0 {
+		t.row("SUPERSEDED", fmt.Sprintf("generation %d of this cluster has begun: this node does no work, stop it", s.Superseded))
+	}
+	if r := s.Rebuild; r != nil && !r.Done {
+		t.row("rebuild", rebuildText(*r))
+	}
 	if s.Members.Known > 0 {
 		t.row("members", membersText(s))
 	}
@@ -77,6 +83,21 @@ func writeStatus(w io.Writer, s api.Status) error {
 		writePause(t, p)
 	}
 	return t.flush()
+}
+
+// rebuildText says how far a rebuild is.
+func rebuildText(r api.RebuildStatus) string {
+	if r.Phase == "" {
+		return "under way on the node that began it; names that are not found are answered by 503"
+	}
+	text := fmt.Sprintf("%s: %s listed, %s adopted, %s acknowledged", printable(r.Phase), count(r.Listed, "object"), count(r.Adopted, "pack"), formatCount(r.Acknowledged))
+	if r.Refused > 0 {
+		text += ", " + count(r.Refused, "object") + " left alone"
+	}
+	if r.Source {
+		text += ", " + count(r.Rows, "row") + " restored"
+	}
+	return text + "; names that are not found are answered by 503"
 }
 
 // membersText says how many nodes there are and how well this one sees them.

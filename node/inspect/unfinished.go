@@ -135,9 +135,12 @@ func (l *look) backups() {
 	}
 	f := Finding{Severity: Repairable, Cure: "desnode backup"}
 	switch newest := newestBackup(list); {
-	case newest.Key == "" && (l.i.cfg.BackupEvery > 0 || l.i.cfg.BackUp != nil):
+	case newest.Key == "":
 		f.Kind, f.Subject = KindNoBackup, fmt.Sprintf("generation %d", l.view.Generation())
 		f.Why = "when all data dirs are lost, the manifest is made from the packs alone"
+		if f.Since = l.firstPack(); f.Since.IsZero() || l.now.Sub(f.Since) < settled+2*l.i.cfg.BackupEvery {
+			f.Severity = Note // the first is not overdue
+		}
 	case l.i.cfg.BackupEvery > 0 && l.now.Sub(newest.At) > 24*time.Hour+2*l.i.cfg.BackupEvery:
 		f.Kind, f.Severity, f.Subject, f.Since = KindOldBackup, Note, newest.Key, newest.At
 		f.Why = "the newest backup is " + age(l.now.Sub(newest.At)) + " old; none is made while the state does not change"
@@ -149,6 +152,16 @@ func (l *look) backups() {
 		return
 	}
 	l.addFixable(f, func(ctx context.Context) (string, error) { return "backed up", l.i.cfg.BackUp(ctx) })
+}
+
+// firstPack returns when the oldest live pack was made; zero: there is none.
+func (l *look) firstPack() (first time.Time) {
+	for p := range l.view.Packs() {
+		if first.IsZero() || p.Created.Before(first) {
+			first = p.Created
+		}
+	}
+	return first
 }
 
 func newestBackup(list []Backup) (newest Backup) {

@@ -279,8 +279,17 @@ func TestEachThingUnfinishedIsFoundAndMended(t *testing.T) {
 			found: "note lease-orphaned", fix: Left, yes: Left, after: []string{"note lease-orphaned"},
 		},
 		{
-			name: "no backup", do: func(w *world) string { w.backups(); return "generation 1" },
+			name: "no backup", do: func(w *world) string {
+				w.archived("a")
+				w.clock.advance(4 * time.Hour)
+				w.backups()
+				return "generation 1"
+			},
 			found: "repairable backup-missing", fix: Fixed,
+		},
+		{
+			name: "no backup yet", do: func(w *world) string { w.archived("a"); w.backups(); return "generation 1" },
+			found: "note backup-missing", fix: Fixed,
 		},
 		{
 			name: "an old backup", do: func(w *world) string {
