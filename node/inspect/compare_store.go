@@ -258,7 +258,7 @@ func (c *comparison) compareQuarantine(ctx context.Context) error {
 	for _, q := range before {
 		if !there[q.Place] && still[q.Place] && !announced(view, q.Key) && q.Kept == "" {
 			if err := c.differs(Difference{
-				Kind: KindUnquarantine, Severity: Note, Subject: q.Place, Found: "it is on the list of quarantine, and not there",
+				Kind: KindUnquarantine, Severity: Note, Subject: q.Place, Found: "it is on the list of quarantine, and not there: its upload never ended, or somebody has removed it",
 				Cure: "nothing: it leaves the list when its time is over",
 			}); err != nil {
 				return err
