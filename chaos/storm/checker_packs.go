@@ -90,9 +90,10 @@ func (w *packWatch) proven(pack string, by time.Time, skew time.Duration) (prove
 
 // record is one record of a pack's own listing.
 type record struct {
-	Type   string `json:"type"`
-	Name   string `json:"name"`
-	SHA256 string `json:"sha256"`
+	Ordinal uint32 `json:"ordinal"`
+	Type    string `json:"type"`
+	Name    string `json:"name"`
+	SHA256  string `json:"sha256"`
 }
 
 // listing runs `desnode pack ls` on a pack's object.

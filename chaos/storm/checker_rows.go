@@ -9,16 +9,16 @@ import (
 
 // row is what the customer's table says of one file.
 type row struct {
-	name, served    string
-	state           string
-	version         int64
-	size            int64
-	modified        time.Time
-	pack            string // in hex
-	sum             [32]byte
-	attempts        int
-	problem         string
-	marked, deleted bool // marked_at, source_deleted_at are set
+	name, served string
+	state        string
+	version      int64
+	size         int64
+	modified     time.Time
+	pack         string // in hex
+	sum          [32]byte
+	attempts     int
+	problem      string
+	packed       time.Time // packed_at, by the clock of the node that acknowledged it
 }
 
 // The states of the contract.
@@ -153,7 +153,7 @@ func (c *checker) readTable(ctx context.Context) (rows []row, err error) {
 	}
 	defer func() { _ = closeConn(conn) }() // all was read, or an error is there already
 	found, err := conn.Query(ctx, `SELECT name, coalesce(des_name, ''), status, archive_version, size, modified_at, des_pack, des_sha256,
-		archive_attempts, coalesce(archive_error, ''), marked_at IS NOT NULL, source_deleted_at IS NOT NULL FROM `+c.table)
+		archive_attempts, coalesce(archive_error, ''), coalesce(packed_at, 'epoch') FROM `+c.table)
 	if err != nil {
 		return nil, err
 	}
@@ -161,10 +161,10 @@ func (c *checker) readTable(ctx context.Context) (rows []row, err error) {
 	for found.Next() {
 		var r row
 		var pack, sum []byte
-		if err := found.Scan(&r.name, &r.served, &r.state, &r.version, &r.size, &r.modified, &pack, &sum, &r.attempts, &r.problem, &r.marked, &r.deleted); err != nil {
+		if err := found.Scan(&r.name, &r.served, &r.state, &r.version, &r.size, &r.modified, &pack, &sum, &r.attempts, &r.problem, &r.packed); err != nil {
 			return nil, err
 		}
-		r.pack, r.modified = hex.EncodeToString(pack), r.modified.UTC()
+		r.pack, r.modified, r.packed = hex.EncodeToString(pack), r.modified.UTC(), r.packed.UTC()
 		copy(r.sum[:], sum)
 		rows = append(rows, r)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -227,62 +226,6 @@ func TestDamageIsCountedOnce(t *testing.T) {
 	counts(t, s.verdict, map[breach]int{badPacks: 1})
 }
 
-// listedIn is the records of some versions of a file.
-func listedIn(f *file, versions ...int) (records []record) {
-	for _, n := range versions {
-		records = append(records, record{"file", f.name, hex.EncodeToString(f.versions[n-1].sum[:])})
-	}
-	return records
-}
-
-func TestRecordsAreWeighed(t *testing.T) {
-	for _, tc := range []struct {
-		name  string
-		homes [3]string      // the pack that a row named, of two versions of one file and one of another
-		p, q  []int          // which of the three each pack lists
-		dead  map[string]int // how many of them are dead
-		more  int            // records that the manifest counts beyond those
-		want  map[breach]int
-	}{
-		{name: "each once", homes: [3]string{"p", "q", "q"}, p: []int{0}, q: []int{1, 2}},
-		{name: "one twice, once dead", homes: [3]string{"p", "q", "q"}, p: []int{0}, q: []int{0, 1, 2}, dead: map[string]int{"q": 1}},
-		{name: "one twice", homes: [3]string{"p", "q", "q"}, p: []int{0}, q: []int{0, 1, 2}, want: map[breach]int{doublePacks: 2}}, // that one, and the sum
-		{name: "one twice, dead at home", homes: [3]string{"p", "q", "q"}, p: []int{0}, q: []int{0, 1, 2}, dead: map[string]int{"p": 1}, want: map[breach]int{doublePacks: 1}},
-		{name: "one twice in one pack", homes: [3]string{"p", "q", "q"}, p: []int{0, 0}, q: []int{1, 2}, want: map[breach]int{doublePacks: 2}},
-		{name: "never acknowledged, twice, once dead", homes: [3]string{"", "q", "q"}, p: []int{0}, q: []int{0, 1, 2}, dead: map[string]int{"p": 1}},
-		{name: "never acknowledged, twice dead", homes: [3]string{"", "q", "q"}, p: []int{0}, q: []int{0, 1, 2}, dead: map[string]int{"p": 1, "q": 1}},
-		{name: "never acknowledged, twice, another dead", homes: [3]string{"", "q", "p"}, p: []int{0, 2}, q: []int{0, 1, 2}, dead: map[string]int{"q": 1}, want: map[breach]int{doublePacks: 2}},
-		{name: "a row names a pack without it", homes: [3]string{"q", "q", "q"}, p: []int{0}, q: []int{1, 2}, want: map[breach]int{strangeRecords: 1, doublePacks: 1}},
-		{name: "a stranger's record", homes: [3]string{"p", "q", "q"}, p: []int{0}, q: []int{1, 2, 3}, dead: map[string]int{"q": 1}, want: map[breach]int{strangeRecords: 1}},
-		{name: "the manifest counts more", homes: [3]string{"p", "q", "q"}, p: []int{0}, q: []int{1, 2}, more: 1, dead: map[string]int{"p": 1}, want: map[breach]int{strangeRecords: 1}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			s, _ := newScene(t, 0)
-			f, g := placedFile(t, s, 2), placedFile(t, s, 1)
-			all := append(listedIn(f, 1, 2), listedIn(g, 1)...)
-			all = append(all, record{"file", "x", all[0].SHA256})
-			for i, at := range []struct {
-				f *file
-				n int
-			}{{f, 1}, {f, 2}, {g, 1}} {
-				if tc.homes[i] != "" {
-					archived(t, s, at.f, at.n, tc.homes[i], 0)
-				}
-			}
-			listed := map[string][]record{}
-			packs := []packInfo{{ID: "p", Dead: tc.dead["p"], Records: tc.more}, {ID: "q", Dead: tc.dead["q"]}}
-			for i, which := range [][]int{tc.p, tc.q} {
-				for _, n := range which {
-					listed[packs[i].ID] = append(listed[packs[i].ID], all[n])
-				}
-				packs[i].Records += len(which)
-			}
-			weigh(s, packs, listed)
-			counts(t, s.verdict, tc.want)
-		})
-	}
-}
-
 func TestObjectsThatNobodyNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, doors := newScene(t, 2)
@@ -395,12 +338,15 @@ func TestUnfinishedRows(t *testing.T) {
 	f := placedFile(t, s, 2)
 	old := rowOf(f, statePacked)
 	old.sum = f.versions[0].sum
+	ahead := rowOf(f, statePacked)
+	ahead.packed = time.Now().Add(time.Hour)
 	for _, tc := range []struct {
 		name    string
 		r       row
 		deletes bool
 		done    bool
 	}{
+		{"PACKED by a clock that was ahead", ahead, true, true},
 		{"PACKED", rowOf(f, statePacked), false, true},
 		{"PACKED where originals are deleted", rowOf(f, statePacked), true, false},
 		{"DELETED_SOURCE", rowOf(f, stateDeleted), true, true},

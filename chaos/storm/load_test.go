@@ -138,7 +138,7 @@ func TestWhatWasCommittedIsWrittenOnce(t *testing.T) {
 	}
 	run(`CREATE TABLE files (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text UNIQUE, path text, size bigint, modified_at timestamptz,
 		status text DEFAULT 'ACTIVE', archive_version bigint DEFAULT 0, des_name text, des_pack bytea, des_sha256 bytea,
-		archive_attempts int DEFAULT 0, archive_error text, marked_at timestamptz, source_deleted_at timestamptz)`)
+		archive_attempts int DEFAULT 0, archive_error text, packed_at timestamptz)`)
 	l, c := newLoad(s, loadConfig{}), newChecker(s, false)
 	files, err := s.ledger.add(3)
 	if err != nil {

@@ -26,11 +26,12 @@ const (
 	strangeRecords breach = "records in packs that nothing explains"
 	leftovers      breach = "quarantined originals left behind"
 	badPacks       breach = "packs that do not verify in the end"
+	badBackups     breach = "backups that do not say what the manifest says"
 )
 
 var breaches = []breach{
 	lostFiles, wrongBytes, doublePacks, earlyDeletions, failedReads, deniedNames, inventedNames, staleReads,
-	strangeAnswers, badRows, unfinishedRows, strangeObjects, strangeRecords, leftovers, badPacks,
+	strangeAnswers, badRows, unfinishedRows, strangeObjects, strangeRecords, leftovers, badPacks, badBackups,
 }
 
 // maxCases is how many cases of one kind are shown.
