@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -157,7 +159,12 @@ func (n *Node) Compare(ctx context.Context, req api.CompareRequest, event func(a
 		difference := api.Difference(d)
 		return event(api.CompareEvent{Difference: &difference, Phase: leg, CompareCounts: api.CompareCounts(counts)})
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, inspect.ErrRebuilding):
+		return fmt.Errorf("%w: %w", api.ErrConflict, err)
+	case errors.Is(err, inspect.ErrUnavailable):
+		return &api.Problem{Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Detail: err.Error()}
+	case err != nil:
 		return err
 	}
 	return event(api.CompareEvent{CompareCounts: api.CompareCounts(counts)})

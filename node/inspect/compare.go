@@ -2,6 +2,7 @@ package inspect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -74,6 +75,8 @@ type comparison struct {
 	named  map[pledge]int64           // rows that say they are archived, by what they name
 	lacked map[string]int64           // records by a source that this node does not have
 	absent map[desformat.PackID]int64 // packs with fewer records than rows, and how many fewer
+
+	refused error // what each or Progress has returned
 }
 
 // pledge is a source and a pack that its rows name.
@@ -85,11 +88,17 @@ type pledge struct {
 // Compare holds the sources' tables, the manifest and the store against each other
 // and hands each difference to each, whose error ends it. It changes nothing. An
 // error means that the rest is not known: what does not answer is no difference.
+//
+// ErrUnavailable: the store or a source did not answer. ErrRebuilding.
+// raftmeta.ErrUnconfirmed: no quorum.
 func (i *Inspector) Compare(ctx context.Context, opts CompareOptions, each func(Difference) error) (Counts, error) {
 	ctx = store.WithCause(ctx, causeCompare)
 	view, err := i.cfg.Manifest.Confirm(ctx)
 	if err != nil {
 		return Counts{}, fmt.Errorf("compare: the manifest: %w", err)
+	}
+	if !view.RebuildDone(view.Generation()) {
+		return Counts{}, fmt.Errorf("compare: %w", ErrRebuilding)
 	}
 	c := &comparison{
 		i: i, opts: opts, each: each, store: &meter{Store: i.cfg.Store}, view: view,
@@ -112,10 +121,20 @@ func (i *Inspector) Compare(ctx context.Context, opts CompareOptions, each func(
 			return c.sum(), err
 		}
 		if err := leg.run(ctx); err != nil {
-			return c.sum(), fmt.Errorf("compare: %w", err)
+			return c.sum(), c.explain(ctx, err)
 		}
 	}
 	return c.sum(), nil
+}
+
+// explain tells an error of the caller, of ctx and of the quorum from all others:
+// something did not answer.
+func (c *comparison) explain(ctx context.Context, err error) error {
+	switch {
+	case c.refused != nil, ctx.Err() != nil, errors.Is(err, raftmeta.ErrUnconfirmed):
+		return fmt.Errorf("compare: %w", err)
+	}
+	return fmt.Errorf("compare: %w: %w", ErrUnavailable, err)
 }
 
 // sum returns the counts so far.
@@ -131,7 +150,8 @@ func (c *comparison) tell(now bool) error {
 		return nil
 	}
 	c.told = at
-	return c.opts.Progress(c.leg, c.sum())
+	c.refused = c.opts.Progress(c.leg, c.sum())
+	return c.refused
 }
 
 // differs reports one difference.
@@ -144,7 +164,8 @@ func (c *comparison) differs(d Difference) error {
 	default:
 		c.counts.AtRisk++
 	}
-	return c.each(d)
+	c.refused = c.each(d)
+	return c.refused
 }
 
 // meter counts the requests to a store and the bytes it gives.

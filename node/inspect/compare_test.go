@@ -342,7 +342,7 @@ func TestAnOutageIsNoDifference(t *testing.T) {
 				t.Errorf("an outage is told as %+v", d)
 				return nil
 			})
-			if !errors.Is(err, away) {
+			if !errors.Is(err, away) || errors.Is(err, ErrUnavailable) != (name != "no quorum") {
 				t.Errorf("err = %v", err)
 			}
 		})
@@ -364,7 +364,7 @@ func TestComparingEndsWhenNobodyListens(t *testing.T) {
 	w := newWorld(t)
 	p := w.archived("a")
 	w.store.Lose(p.Copies[0].Key)
-	if _, err := w.inspector().Compare(t.Context(), CompareOptions{}, func(Difference) error { return gone }); !errors.Is(err, gone) {
+	if _, err := w.inspector().Compare(t.Context(), CompareOptions{}, func(Difference) error { return gone }); !errors.Is(err, gone) || errors.Is(err, ErrUnavailable) {
 		t.Errorf("err = %v", err)
 	}
 	if _, err := w.inspector().Compare(t.Context(), CompareOptions{Progress: func(string, Counts) error { return gone }}, func(Difference) error { return nil }); !errors.Is(err, gone) {

@@ -13,6 +13,16 @@ import (
 	"github.com/datavision/desnode/raftmeta"
 )
 
+// Errors of this package, returned wrapped.
+var (
+	// ErrUnavailable: the store or a source did not answer. Of what was not looked
+	// at nothing is known.
+	ErrUnavailable = errors.New("the store or a source does not answer")
+	// ErrRebuilding: the rebuild that began this generation is not done: the
+	// manifest does not know all packs yet, so nothing can be held against it.
+	ErrRebuilding = errors.New("the rebuild of this generation is not done")
+)
+
 // Manifest is the cluster's state. Its methods may be called at once.
 type Manifest interface {
 	// View returns the newest state that this node has applied; immutable.

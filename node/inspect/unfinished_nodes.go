@@ -99,6 +99,9 @@ func (l *look) failedRows(s Source, code string, t source.Tally) {
 		Why:  fmt.Sprintf("%d rows have archive_error %s", t.Rows, code),
 		Cure: "desnode failed --code " + code + " lists them; mend the cause, then desnode retry --code " + code,
 	}
+	if code == source.CodeShared {
+		f.Severity = Note // archived, and its original rightly stays
+	}
 	if !slices.Contains(curable, code) {
 		l.add(f)
 		return

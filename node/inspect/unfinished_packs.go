@@ -10,9 +10,11 @@ import (
 )
 
 // packs looks at the live packs: those not acknowledged, not verified, damaged.
+// While a rebuild adopts them, that is one finding, and theirs are part of it.
 func (l *look) packs() {
+	rebuilt := l.view.RebuildDone(l.view.Generation())
 	for p := range l.view.Packs() {
-		if !live(p) {
+		if c, has := ownCopy(p); !live(p) || !rebuilt && has && c.Damage == "" {
 			continue
 		}
 		if !p.Acknowledged {

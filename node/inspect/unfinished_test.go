@@ -224,6 +224,13 @@ func TestEachThingUnfinishedIsFoundAndMended(t *testing.T) {
 			found: "repairable rows-failed", fix: Left, yes: Left, after: []string{"repairable rows-failed"},
 		},
 		{
+			name: "originals that two rows share", do: func(w *world) string {
+				w.fail(source.CodeShared)
+				return "files shared-file"
+			},
+			found: "note rows-failed", fix: Left, yes: Left, after: []string{"note rows-failed"},
+		},
+		{
 			name: "a table that does not answer", do: func(w *world) string { w.rows.err = away; return "files" },
 			found: "repairable source-down", fix: Left, yes: Left, after: []string{"repairable source-down"},
 		},
@@ -480,6 +487,9 @@ func TestAnUnfinishedRebuildIsFound(t *testing.T) {
 	f := w.wantUnfinished("repairable rebuild-unfinished generation 2", "note upload-uncommitted "+key, "note multipart-open "+w.parts.open[0].Key)
 	if len(f) > 0 && !strings.Contains(f[0].Why, "3 of 7 packs") {
 		t.Errorf("why: %s", f[0].Why)
+	}
+	if _, err := w.inspector().Compare(t.Context(), CompareOptions{}, func(Difference) error { return nil }); !errors.Is(err, ErrRebuilding) {
+		t.Errorf("compared: %v", err)
 	}
 	w.check(local.RecordRebuild(t.Context()))
 	w.wantUnfinished("repairable upload-uncommitted "+key, "repairable multipart-open "+w.parts.open[0].Key)
