@@ -17,18 +17,19 @@ func serverKinds() (all []*kind) {
 		{"s3", storeLane, touchesStore, func(w *world) *proxy { return w.s3 }},
 	}
 	ways := []struct {
-		name  string
-		modes []mode // one of them
+		name   string
+		spares touches
+		modes  []mode // one of them
 	}{
-		{"down", []mode{{way: refusing}, {way: hanging}}},
-		{"slow", []mode{{way: slowing, latency: 300 * time.Millisecond, rate: 1 << 20}, {way: slowing, latency: 2 * time.Second, rate: 64 << 10}}},
-		{"reset", []mode{{way: breaking, odds: 0.1}, {way: breaking, odds: 0.5}}},
-		{"lost", []mode{{way: losing, odds: 0.5}, {way: losing, odds: 0.1}}},
+		{"down", 0, []mode{{way: refusing}, {way: hanging}}},
+		{"slow", 0, []mode{{way: slowing, latency: 300 * time.Millisecond, rate: 1 << 20}, {way: slowing, latency: 2 * time.Second, rate: 64 << 10}}},
+		{"reset", 0, []mode{{way: breaking, odds: 0.1}, {way: breaking, odds: 0.5}}},
+		{"lost", sparesReads, []mode{{way: losing, odds: 0.5}, {way: losing, odds: 0.1}}},
 	}
 	for _, s := range servers {
 		for _, way := range ways {
 			all = append(all, &kind{
-				name: s.name + "-" + way.name, lane: s.lane, touches: s.touches,
+				name: s.name + "-" + way.name, lane: s.lane, touches: s.touches | way.spares,
 				least: 6 * time.Second, most: 25 * time.Second, after: 5 * time.Second,
 				inject: func(_ context.Context, w *world, f planned, _ *member) (func(context.Context) error, error) {
 					s.proxy(w).set(way.modes[f.chance(1, uint64(len(way.modes)))])

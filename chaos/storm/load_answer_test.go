@@ -201,6 +201,9 @@ func TestOneTryAndOneRetry(t *testing.T) {
 		{"neither, of a young file", no, no, nil, false, readWhole, failedRead, [2]int{1, 1}},
 		{"a wrong answer is not tried again", always(problem(http.StatusNotFound, "")), nil, nil, true, readWhole, wrongRead, [2]int{1, 0}},
 		{"neither, and the store is away", no, no, func(s *scene, _ []*fakeDoor) { s.timeline.begin("S3 down", "", touchesStore) }, true, readWhole, stormStore, [2]int{1, 1}},
+		{"neither, and the store loses answers to changes", no, no, func(s *scene, _ []*fakeDoor) {
+			s.timeline.begin("S3 lost", "", touchesStore|sparesReads)
+		}, true, readWhole, failedRead, [2]int{1, 1}},
 		{"neither, and the store is just back", no, no, func(s *scene, _ []*fakeDoor) {
 			s.timeline.begin("S3 down", "", touchesStore).end()
 		}, true, readWhole, stormStore, [2]int{1, 1}},

@@ -121,7 +121,7 @@ func (t *timeline) lanes(end time.Time) (out []faultLane) {
 
 // String is a word for what is touched.
 func (t touches) String() string {
-	switch t {
+	switch t &^ sparesReads {
 	case touchesNodes:
 		return "node"
 	case touchesStore:

@@ -13,6 +13,7 @@ const (
 	touchesNodes    touches = 0
 	touchesStore    touches = 1 << 0
 	touchesDatabase touches = 1 << 1
+	sparesReads     touches = 1 << 2 // of what is touched: only changes are hit
 )
 
 // timeline is what was done to the cluster, and when. Its methods may be
@@ -55,13 +56,13 @@ func (s *span) end() {
 	}
 }
 
-// touched reports whether a fault took that away at any moment between two,
-// or in the time before that its healing takes to reach the nodes.
+// touched reports whether a fault took that away from reads at any moment
+// between two, or in the time before that its healing takes to reach the nodes.
 func (t *timeline) touched(what touches, from, to time.Time, settles time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, s := range t.spans {
-		if s.touches&what != 0 && !s.from.After(to) && (s.to.IsZero() || !s.to.Add(settles).Before(from)) {
+		if s.touches&what != 0 && s.touches&sparesReads == 0 && !s.from.After(to) && (s.to.IsZero() || !s.to.Add(settles).Before(from)) {
 			return true
 		}
 	}
