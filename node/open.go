@@ -253,6 +253,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		MaxAttempts:  n.cfg.Archive.Attempts,
 		Pace:         n.pace.Work(pace.Delete),
 		Uploads:      n.uploads,
+		Newer:        n.retriever.Newer,
 		Current:      n.checkCurrent,
 		OthersKeep:   func() bool { return n.othersDo(config.WorkKeep) },
 		AllSources:   n.hasAllSources,

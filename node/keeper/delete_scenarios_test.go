@@ -1,6 +1,8 @@
 package keeper
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -375,4 +378,51 @@ func TestUnfitOriginalsStarveNoOthers(t *testing.T) {
 		w.wantFile(w.path("orig-"+n), "content of "+n)
 	}
 	w.wantNoIntents()
+}
+
+// A row that was put back to an older state, with its file, lists what a pack
+// holds; but under its name another version is served.
+func TestOriginalOfAnOlderVersionStays(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		newer *desformat.Header
+		err   error
+		state source.State
+		code  string
+	}{
+		{"nothing newer", nil, nil, source.DeletedSource, ""},
+		{"newer, other content", &desformat.Header{Record: desformat.Record{Type: desformat.TypeFile}}, nil, source.Packed, source.CodeDiffers},
+		{"a tombstone", &desformat.Header{Record: desformat.Record{Type: desformat.TypeTombstone}}, nil, source.Packed, source.CodeDiffers},
+		{"newer, the same content", &desformat.Header{
+			Record: desformat.Record{Type: desformat.TypeFile, SHA256: sha256.Sum256([]byte("content of a"))},
+		}, nil, source.DeletedSource, ""},
+		{"nobody can tell", nil, store.ErrUnavailable, source.Packed, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			p := w.archived("a")
+			err := w.keeper(func(c *Config) {
+				c.Newer = func(_ context.Context, name string, than desformat.Token) (*desformat.Header, error) {
+					if name != "a" || than != p.Token {
+						t.Errorf("asked for %q, newer than %s", name, than)
+					}
+					return tc.newer, tc.err
+				}
+			}).Once(t.Context())
+			if !errors.Is(err, tc.err) {
+				t.Errorf("once: %v, want %v", err, tc.err)
+			}
+			w.wantRow("a", tc.state, tc.code)
+			if _, err := os.Stat(w.path("a")); tc.code != "" && err != nil {
+				t.Errorf("at its path: %v", err)
+			}
+			w.once(nil) // now nobody is asked
+			if tc.err != nil {
+				w.wantRow("a", source.DeletedSource, "")
+			}
+			if h := w.hidden(); len(h) > 0 {
+				t.Errorf("still hidden: %q", h)
+			}
+		})
+	}
 }

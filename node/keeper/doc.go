@@ -50,6 +50,9 @@
 //   - An original is hidden only while its size and time are those that its row
 //     lists, and unlinked only while its row still is as it was judged.
 //
+//   - An original is unlinked only while its record is what is served under its
+//     name: a table that was put back from a backup may list an older version.
+//
 //   - No original is deleted while some row's file is unknown.
 //
 //   - The first verification of a pack is not its packer's own, unless no other

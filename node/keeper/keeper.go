@@ -100,6 +100,12 @@ type Config struct {
 	// files. nil: it has.
 	AllSources func() error
 
+	// Newer returns the header of a live record of the name that is newer than a
+	// seq, and is served in its place; nil: there is none. With a table that was
+	// put back from a backup, a row may name the pack of an older version: its
+	// original stays then. nil: nobody is asked.
+	Newer func(ctx context.Context, name string, than desformat.Token) (*desformat.Header, error)
+
 	// Current returns an error when this life of the cluster may be over, because
 	// a newer generation has begun or because nobody can tell. It is asked before
 	// anything is moved or deleted for good. nil: it never is.

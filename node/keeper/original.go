@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
 )
 
@@ -219,6 +220,24 @@ func (o *original) unlisted(info source.Info) string {
 	return ""
 }
 
+// overtaken says which other content is served under the row's name; "" if it is
+// this record's. The row then was put back to an older state, and its file with
+// it: that a pack holds the bytes helps nobody who asks for the name.
+func (o *original) overtaken(ctx context.Context) (string, error) {
+	if o.d.k.cfg.Newer == nil {
+		return "", nil
+	}
+	newer, err := o.d.k.cfg.Newer(ctx, o.c.entry.Name, o.c.entry.Seq)
+	if err != nil {
+		return "", fmt.Errorf("look for a newer version: %w", err)
+	}
+	if newer == nil || newer.Type == desformat.TypeFile && newer.SHA256 == o.c.entry.SHA256 {
+		return "", nil
+	}
+	return fmt.Sprintf("version %s of the name is newer than the row's, %s, and is what is served: was the table put back from a backup? "+
+		"Import the file with a new modification time to have it archived as the newest", newer.Seq, o.c.entry.Seq), nil
+}
+
 // judge reads the quarantined file and removes it if it is what was archived.
 func (o *original) judge(ctx context.Context) (string, error) {
 	f, err := o.src.Files.OpenHidden(ctx, o.c.row.Path)
@@ -244,6 +263,12 @@ func (o *original) judge(ctx context.Context) (string, error) {
 		if gone {
 			return o.finish(ctx, "found gone under an earlier claim; an earlier version stands at its path")
 		}
+		return o.putBack(ctx, outcomeDiffers, source.CodeDiffers, why)
+	}
+	if why, err = o.overtaken(ctx); err != nil {
+		return "", err
+	}
+	if why != "" {
 		return o.putBack(ctx, outcomeDiffers, source.CodeDiffers, why)
 	}
 	o.rec.Version = info.Version

@@ -25,6 +25,22 @@ func (r *Retriever) Find(ctx context.Context, name string) (*Found, error) {
 	return r.find(ctx, r.cfg.Manifest.View(), name)
 }
 
+// Newer returns the header of the record of the name that reads use in place of
+// those up to a seq: a tombstone too; nil when there is none. It costs no request
+// while no newer pack holds a like name, once their indexes are in memory. It
+// looks in this node's newest view.
+func (r *Retriever) Newer(ctx context.Context, name string, than desformat.Token) (*desformat.Header, error) {
+	if err := desformat.CheckName(name); err != nil {
+		return nil, err
+	}
+	q := lookup{Key: Key{name, desformat.HashName(name)}, want: WantHeader, newer: than}
+	f, _, err := r.locate(ctx, &q)
+	if err != nil || f.rec == nil {
+		return nil, err
+	}
+	return f.rec.Header, nil
+}
+
 // Snapshot is the manifest at a moment that a quorum has confirmed. One serves
 // any number of names: what was committed before it was made is in it, what was
 // committed later may not be.

@@ -25,6 +25,8 @@ type lookup struct {
 	Key
 	want Want
 	keep bool // headers that are read go into the cache
+	// newer leaves out records up to this seq, and packs that hold no others.
+	newer desformat.Token
 
 	asked bool // set when anything had to be asked of the store
 }
@@ -49,6 +51,9 @@ func (r *Retriever) walk(ctx context.Context, v View, q *lookup) (found, error) 
 		if best.rec != nil && p.MaxSeq.Compare(best.rec.Header.Seq) <= 0 {
 			break // neither this pack nor those behind it hold a newer one
 		}
+		if p.MaxSeq.Compare(q.newer) <= 0 {
+			break // nor one that is asked for
+		}
 		x, cached, err := r.indexes.get(ctx, s.packs[i:], r.cfg.ParallelIndexes)
 		q.asked = q.asked || !cached
 		if err != nil {
@@ -66,6 +71,10 @@ func (r *Retriever) walk(ctx context.Context, v View, q *lookup) (found, error) 
 				return found{}, err
 			}
 			if f.rec == nil {
+				continue
+			}
+			if f.rec.Header.Seq.Compare(q.newer) <= 0 {
+				f.close()
 				continue
 			}
 			if best.rec != nil && f.rec.Header.Seq.Compare(best.rec.Header.Seq) <= 0 {
