@@ -53,7 +53,7 @@ func realMain(ctx context.Context, args []string, stdout, stderr io.Writer) int 
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.bin, "bin", "bin/desnode", "the desnode `binary`, built with -tags chaos for clocks that jump")
 	fs.StringVar(&o.dir, "dir", "", "make the run's folder in this `folder`; default the temporary one")
-	fs.StringVar(&o.report, "report", "", "write report.html and report.json to this `folder`; default the run's, which is kept then")
+	fs.StringVar(&o.report, "report", "chaos", "write report.html and report.json to this `folder`")
 	fs.DurationVar(&o.length, "for", 5*time.Minute, "how long load and faults last")
 	fs.Uint64Var(&o.seed, "seed", 0, "seed of files, load and plan; 0 picks one")
 	fs.IntVar(&o.nodes, "nodes", 5, "nodes of the cluster, 3 or more")

@@ -41,12 +41,8 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) (code int) {
 		return 1
 	}
 	rep.print(stdout)
-	to := o.report
-	if to == "" {
-		to = dir
-	}
-	err = errors.Join(err, rep.write(to))
-	say(stderr, "storm: the report is in %s\n", to)
+	err = errors.Join(err, rep.write(o.report))
+	say(stderr, "storm: the report is in %s\n", o.report)
 	if err != nil {
 		say(stderr, "storm: %v\n", err)
 	}
@@ -54,7 +50,7 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) (code int) {
 	case !rep.OK || err != nil:
 		say(stderr, "storm: kept %s\n", dir)
 		return 1
-	case o.keep || o.report == "":
+	case o.keep:
 		return 0
 	}
 	if err := os.RemoveAll(dir); err != nil {
