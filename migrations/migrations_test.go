@@ -3,6 +3,7 @@ package migrations_test
 import (
 	"database/sql"
 	"errors"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -118,5 +119,43 @@ func TestFileIDIsForgottenWithTheFile(t *testing.T) {
 				t.Errorf("file_id = %v, %v; want %v", got, err, c.want)
 			}
 		})
+	}
+}
+
+// A database of the first step, with a claim and rows in every state, goes on:
+// its claim is of the first generation, and its rows stay as they are.
+func TestSQLiteUpgrade(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "files.db"))
+	first, err := os.ReadFile("sqlite/0001_files.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rows = `
+INSERT INTO files (name, path, size, modified_at) VALUES ('a', '/a', 1, 1), ('b', '/b', 1, 1), ('c', '/c', 1, 1);
+UPDATE files SET status = 'MARKED', archive_version = 1, des_name = name, des_hash = 1, des_shard = 0, des_cluster = zeroblob(16), marked_at = 1 WHERE id > 1;
+UPDATE files SET status = 'PACKED', des_pack = zeroblob(16), des_sha256 = zeroblob(32), packed_at = 1 WHERE id > 2;
+INSERT INTO desnode (one, cluster) VALUES (1, zeroblob(16));
+PRAGMA application_id = 0x4445536e; PRAGMA user_version = 1`
+	if _, err := db.ExecContext(t.Context(), string(first)+rows); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := migrations.SQLite(t.Context(), db); err != nil || last < 2 {
+		t.Fatalf("%d steps, %v", last, err)
+	}
+	for query, want := range map[string]string{
+		"SELECT generation || ' ' || restoring FROM desnode":                         "1 0",
+		"SELECT group_concat(status || archive_version, ' ') FROM files ORDER BY id": "ACTIVE0 MARKED1 PACKED1",
+	} {
+		var got string
+		if err := db.QueryRowContext(t.Context(), query).Scan(&got); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", query, got, err, want)
+		}
+	}
+	const restored = "UPDATE files SET status = 'PACKED', archive_version = 4, des_name = name, des_pack = zeroblob(16), des_sha256 = zeroblob(32), packed_at = 1 WHERE id = 1"
+	if _, err := db.ExecContext(t.Context(), restored); err == nil {
+		t.Error("a row was restored by a transaction that does not say so")
+	}
+	if _, err := db.ExecContext(t.Context(), "UPDATE desnode SET restoring = 1; "+restored+"; UPDATE desnode SET restoring = 0"); err != nil {
+		t.Errorf("restored: %v", err)
 	}
 }

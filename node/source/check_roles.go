@@ -91,8 +91,8 @@ var ownTables = []struct {
 	table, privilege string
 	roles            []Role
 }{
-	{"desnode.cluster", "SELECT", []Role{RoleMarker, RolePacker, RoleDeleter, RoleReader}},
-	{"desnode.file_id", "SELECT", []Role{RoleMarker, RolePacker, RoleDeleter, RoleReader}},
+	{"desnode.cluster", "SELECT", []Role{RoleMarker, RolePacker, RoleDeleter, RoleReader, RoleRestorer}},
+	{"desnode.file_id", "SELECT", []Role{RoleMarker, RolePacker, RoleDeleter, RoleReader, RoleRestorer}},
 	{"desnode.cluster", "INSERT", []Role{RoleMarker}},
 	{"desnode.file_id", "INSERT", []Role{RoleDeleter}},
 	{"desnode.file_id", "UPDATE", []Role{RoleDeleter}},

@@ -1,6 +1,7 @@
 package source_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -95,4 +96,53 @@ func lifeInPostgres(b *testing.B, p *source.Postgres) {
 		}
 	}
 	watch.lap("acknowledge")
+}
+
+// BenchmarkPostgresRestore gives rows that have lost what desnode wrote back
+// what it was: rows a second, the first time and when it is repeated.
+func BenchmarkPostgresRestore(b *testing.B) {
+	for _, shape := range []pgShape{shapes()[0], sideShapes()[0]} {
+		b.Run(shape.name, func(b *testing.B) {
+			w := newWorld(b, shape)
+			w.fill(b, benchRows)
+			p := w.open(b)
+			if err := p.ClaimCluster(b.Context(), ours, 1); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				w.reset(b)
+				if !w.side {
+					run(b, w.conn, "UPDATE desnode.files SET des_pack = NULL")
+					run(b, w.conn, "VACUUM ANALYZE desnode.files")
+				}
+				watch := stopwatch{b, time.Now()}
+				restoreAll(b, p, source.RestoreDone)
+				watch.lap("restore")
+				restoreAll(b, p, source.RestoreAlready)
+				watch.lap("again")
+			}
+		})
+	}
+}
+
+// restoreAll restores the rows that fill made, in the order of their names'
+// hashes, as packs have them.
+func restoreAll(b *testing.B, p *source.Postgres, want source.RestoreResult) {
+	b.Helper()
+	list := make([]source.Restored, benchRows)
+	for i := range list {
+		list[i] = source.Restored{
+			ID: fmt.Sprint(i + 1), Name: fmt.Sprintf("folder/name of file %d", i+1), Version: 3, Size: 16384, ModTime: time.Date(2024, 2, 29, 0, 0, 0, 0, time.UTC),
+			Pack: desformat.PackID{byte(i >> 14), 1}, PackedAt: time.Unix(2e9, 0), State: source.Packed, ShardBits: 10,
+		}
+	}
+	slices.SortFunc(list, func(a, b source.Restored) int {
+		return cmp.Compare(desformat.HashName(a.Name).Top32(), desformat.HashName(b.Name).Top32())
+	})
+	for page := range slices.Chunk(list, source.MaxBatch) {
+		got, err := p.Restore(b.Context(), page)
+		if err != nil || slices.ContainsFunc(got, func(r source.RestoreResult) bool { return r != want }) {
+			b.Fatalf("restored: %v", err)
+		}
+	}
 }

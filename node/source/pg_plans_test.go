@@ -1,6 +1,7 @@
 package source_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -29,6 +30,16 @@ func TestPlansUseTheIndexes(t *testing.T) {
 	marked, err := sample.Marked(t.Context(), desformat.Range{}, source.After{Hash: -1}, source.Due{}, 100)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var restored []source.Restored
+	for _, id := range []string{"4000", "50001"} {
+		r, err := sample.ByID(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		restored = append(restored, source.Restored{
+			ID: id, Name: r.Name, Version: 2, Size: r.Size, ModTime: r.ModTime, Pack: desformat.PackID{9}, PackedAt: time.Unix(2e9, 0), State: source.Packed,
+		})
 	}
 	if err := sample.Close(); err != nil {
 		t.Fatal(err)
@@ -81,6 +92,18 @@ func TestPlansUseTheIndexes(t *testing.T) {
 		{"by served name", "desnode_files_des_name", func(p *source.Postgres) error { _, err := p.ByName(t.Context(), row.DesName); return err }},
 		{"by own name", "desnode_files_name", func(p *source.Postgres) error { _, err := p.ByName(t.Context(), "folder/name of file 17"); return err }},
 		{"by id", "files_pkey", func(p *source.Postgres) error { _, err := p.ByID(t.Context(), "77777"); return err }},
+		{"by ids", "files_pkey", func(p *source.Postgres) error {
+			_, err := p.ByIDs(t.Context(), []string{"7", "50000", "99999"})
+			return err
+		}},
+		{"rows", "files_pkey", func(p *source.Postgres) error { _, err := p.Rows(t.Context(), "50000", source.MaxBatch); return err }},
+		{"restore", "files_pkey", func(p *source.Postgres) error {
+			got, err := p.Restore(t.Context(), restored)
+			if err == nil && (got[0] != source.RestoreDone || got[1] != source.RestoreNewer) {
+				err = fmt.Errorf("restored: %v", got)
+			}
+			return err
+		}},
 		{"failures", "desnode_files_error", func(p *source.Postgres) error {
 			_, err := p.Failures(t.Context(), source.CodeNoFile, "", 100)
 			return err

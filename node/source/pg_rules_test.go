@@ -362,7 +362,7 @@ func TestSettingsStayInsideTheTransaction(t *testing.T) {
 
 func TestClaimClusterInPostgres(t *testing.T) {
 	w := newWorld(t, shapes()[0])
-	ours, theirs := desformat.ClusterID{1}, desformat.ClusterID{2}
+	theirs := desformat.ClusterID{2}
 	reader := w.open(t, func(c *source.PostgresConfig) { c.Roles = []source.Role{source.RoleReader} })
 	if err := reader.ClaimCluster(t.Context(), ours, 1); err != nil {
 		t.Errorf("a reader, before anybody claimed it: %v", err)

@@ -2,12 +2,16 @@
 // lists the files (Table) and the files themselves (Originals).
 //
 // A driver of Table is the only code that talks to a particular database:
-// SQLite, here (embedded); Postgres later. sourcetest holds the conformance
-// suite that every driver passes.
+// SQLite (embedded) and Postgres. sourcetest holds the conformance suite that
+// every driver passes.
 //
 // Every UPDATE matches id, name, status, archive_version, size and time as
 // last seen and changes nothing else; repeating it has no effect. A database
-// error never means that a row is missing.
+// error never means that a row is missing. Restoring what a table has lost is
+// the one other kind, by a role of its own.
+//
+// The database records which cluster archives the source, in which of its
+// lives; every transaction of an older one is refused.
 //
 // Not for: deciding what to archive or delete. That is marker, packer, keeper.
 package source

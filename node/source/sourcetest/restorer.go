@@ -136,8 +136,10 @@ func restoreNewer(t *testing.T, tb *table) {
 			}
 			return tb.byID(t, r.ID)
 		}, func(*source.Restored) {}, source.RestoreNewer},
-		{"another pack's", func(t *testing.T, tb *table, name string) source.Row { return tb.packed(t, packTwo, name)[0] },
-			func(*source.Restored) {}, source.RestoreNewer},
+		{
+			"another pack's", func(t *testing.T, tb *table, name string) source.Row { return tb.packed(t, packTwo, name)[0] },
+			func(*source.Restored) {}, source.RestoreNewer,
+		},
 		{"another pack's, deleted", func(t *testing.T, tb *table, name string) source.Row {
 			return tb.deleted(t, tb.packed(t, packTwo, name)[0])
 		}, func(r *source.Restored) { r.State = source.DeletedSource }, source.RestoreNewer},
@@ -147,10 +149,14 @@ func restoreNewer(t *testing.T, tb *table) {
 		{"this pack's, active again", func(t *testing.T, tb *table, name string) source.Row {
 			return tb.reactivate(t, tb.packed(t, packOne, name)[0])
 		}, func(*source.Restored) {}, source.RestoreNewer},
-		{"this pack's", func(t *testing.T, tb *table, name string) source.Row { return tb.packed(t, packOne, name)[0] },
-			func(*source.Restored) {}, source.RestoreAlready},
-		{"this pack's, not deleted yet", func(t *testing.T, tb *table, name string) source.Row { return tb.packed(t, packOne, name)[0] },
-			func(r *source.Restored) { r.State = source.DeletedSource }, source.RestoreAlready},
+		{
+			"this pack's", func(t *testing.T, tb *table, name string) source.Row { return tb.packed(t, packOne, name)[0] },
+			func(*source.Restored) {}, source.RestoreAlready,
+		},
+		{
+			"this pack's, not deleted yet", func(t *testing.T, tb *table, name string) source.Row { return tb.packed(t, packOne, name)[0] },
+			func(r *source.Restored) { r.State = source.DeletedSource }, source.RestoreAlready,
+		},
 		{"this pack's, deleted", func(t *testing.T, tb *table, name string) source.Row {
 			return tb.deleted(t, tb.packed(t, packOne, name)[0])
 		}, func(*source.Restored) {}, source.RestoreAlready},
