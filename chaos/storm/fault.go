@@ -22,10 +22,6 @@ type kind struct {
 	picks   []pick
 	touches touches
 
-	// ends: a process may end by itself under it, as one should whose disk no
-	// longer keeps what it is given.
-	ends bool
-
 	// needs says what is missing here for it; nil: nothing.
 	needs func(w *world) error
 

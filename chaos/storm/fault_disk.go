@@ -21,7 +21,7 @@ func diskKinds() []*kind {
 	return []*kind{
 		{
 			name: "disk-full", lane: nodeLane, least: 8 * time.Second, most: 30 * time.Second, after: 5 * time.Second,
-			picks: []pick{anyone, theLeader, thePacker}, ends: true, inject: fillDisk,
+			picks: []pick{anyone, theLeader, thePacker}, inject: fillDisk,
 			needs: func(w *world) error {
 				if !w.disks {
 					return errNoDisks
@@ -31,12 +31,12 @@ func diskKinds() []*kind {
 		},
 		{
 			name: "fsync-errors", lane: nodeLane, least: 3 * time.Second, most: 12 * time.Second, after: 8 * time.Second,
-			picks: []pick{anyone, theLeader, thePacker}, ends: true, needs: needsTracing,
+			picks: []pick{anyone, theLeader, thePacker}, needs: needsTracing,
 			inject: tampered("fsync,fdatasync", "fsync,fdatasync:error=EIO"),
 		},
 		{
 			name: "leader-disk-stall", lane: nodeLane, least: 10 * time.Second, most: 30 * time.Second, after: 5 * time.Second,
-			picks: []pick{theLeader}, ends: true, needs: needsTracing,
+			picks: []pick{theLeader}, needs: needsTracing,
 			inject: tampered("fsync,fdatasync,pwrite64", "fsync,fdatasync,pwrite64:delay_enter=4000000"), // µs
 		},
 	}

@@ -123,7 +123,8 @@ func (w *world) scene(ledger *ledger) *scene {
 func (o options) rage(ctx context.Context, w *world, l *load, c *checker, faults []planned) (ended time.Time, err error) {
 	beside, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	st := &storm{world: w, timeline: l.timeline}
+	deadline, _ := ctx.Deadline()
+	st := &storm{world: w, timeline: l.timeline, deadline: deadline}
 	watched := func(what string, run func(context.Context) error) *rig.Task {
 		return rig.Begin(beside, func(ctx context.Context) error {
 			err := run(ctx)

@@ -14,6 +14,7 @@ import (
 type storm struct {
 	*world
 	timeline *timeline
+	deadline time.Time // all faults are off by then
 
 	mu      sync.Mutex // guards skipped
 	skipped []string   // kinds whose moment passed before there was a member for them
@@ -23,7 +24,7 @@ type storm struct {
 const (
 	takeWithin   = 25 * time.Second // until a member is free for it; then it is left out
 	injectWithin = 2 * time.Minute
-	healWithin   = 6 * time.Minute
+	healWithin   = 4 * time.Minute
 )
 
 // perform puts each fault of a plan on in its moment and takes it off again.
@@ -67,12 +68,19 @@ func (s *storm) one(ctx context.Context, f planned) {
 	if heal == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), healWithin, fmt.Errorf("not healed in %s", healWithin))
+	ctx, cancel := s.within(ctx, healWithin)
 	defer cancel()
 	if err := heal(ctx); err != nil {
 		s.wrongly(badFault, "%s %s is not healed: %v", f.kind.name, target, err)
 	}
 	s.logf("%s %s is over", f.kind.name, target)
+}
+
+// within bounds what is done also when the run is told to end: by a time, and
+// by the run's own.
+func (s *storm) within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	limit = min(limit, time.Until(s.deadline))
+	return context.WithTimeoutCause(context.WithoutCancel(ctx), limit, fmt.Errorf("not done in %s", limit.Round(time.Second)))
 }
 
 // inject puts a fault on.
@@ -82,7 +90,7 @@ func (s *storm) inject(ctx context.Context, f planned, m *member) (heal func(con
 			return nil, err
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), injectWithin, fmt.Errorf("not put on in %s", injectWithin))
+	ctx, cancel := s.within(ctx, injectWithin)
 	defer cancel()
 	return f.kind.inject(ctx, s.world, f, m)
 }
@@ -162,7 +170,9 @@ func (s *storm) tend(ctx context.Context) error {
 				continue
 			}
 			if !m.node.Running() {
-				_ = s.itself(context.WithoutCancel(ctx), m) // it is noted
+				ctx, cancel := s.within(ctx, healWithin)
+				_ = s.itself(ctx, m) // it is noted
+				cancel()
 			}
 			s.claims.give(m)
 		}

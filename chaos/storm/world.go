@@ -237,7 +237,7 @@ func (w *world) revive(ctx context.Context, m *member, verb ...string) error {
 // through asks a member other than without, one after the other until one
 // answers.
 func (w *world) through(ctx context.Context, without *member, ask func(context.Context, *rig.Node) error) error {
-	err := error(errClosed)
+	err := errClosed
 	for _, m := range w.members {
 		if _, fit := m.Fit(); m == without || !fit {
 			continue
