@@ -43,6 +43,8 @@ func TestRequestsARead(t *testing.T) {
 	}{
 		{"open", pack, func(f Fetcher) error { _, err := OpenPack(ctx, f, int64(len(pack))); return err }, 2, packHeaderLen + tailLen},
 		{"open, long list", merged, func(f Fetcher) error { _, err := OpenPack(ctx, f, int64(len(merged))); return err }, 3, 0},
+		{"footer", pack, func(f Fetcher) error { _, err := ReadFooter(ctx, f, int64(len(pack))); return err }, 1, tailLen},
+		{"footer, long list", merged, func(f Fetcher) error { _, err := ReadFooter(ctx, f, int64(len(merged))); return err }, 2, 0},
 		{"header", pack, func(f Fetcher) error { _, err := ReadHeader(ctx, f, entries[1].Location); return err }, 1, peekLen},
 		{"long header", pack, func(f Fetcher) error { _, err := ReadHeader(ctx, f, entries[2].Location); return err }, 2, 10_500},
 		{"small record", pack, func(f Fetcher) error { return stream(OpenRecord(ctx, f, entries[0].Location)) }, 1, entries[0].Length},

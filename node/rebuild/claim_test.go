@@ -67,7 +67,7 @@ func TestClaim(t *testing.T) {
 				if err != nil || again != got {
 					t.Errorf("again: %+v, %v; want the same", again, err)
 				}
-			case err == nil, tc.err != errAny && !errors.Is(err, tc.err):
+			case err == nil, !errors.Is(tc.err, errAny) && !errors.Is(err, tc.err):
 				t.Errorf("claimed %+v, %v; want %v", got, err, tc.err)
 			case len(s.Keys()) != before:
 				t.Errorf("a refused claim left %q", s.Keys())

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -155,28 +158,72 @@ func (w *world) cut(c *cuts, edit func(*Config)) {
 	w.store.SetHook(nil)
 }
 
-// prepare is the world that is cut: packs before and after the base, dead
-// records, a deleted original, a changed file, rows that have lost what desnode
-// wrote, an upload that is known to be dead and one that is not known at all.
-func prepare(t *testing.T) (w *world, base *raftmeta.View) {
-	w = newWorld(t)
+// ruins is what is left of a cluster: a store, a base, originals, and a table
+// whose rows have lost what desnode wrote to them.
+type ruins struct {
+	world   *world // whose originals all share
+	base    *raftmeta.View
+	objects map[string][]byte
+	tables  map[string][]byte // files of the database
+}
+
+// ruin makes them: packs before and after the base, deleted originals, a changed
+// file, an upload that is known to be dead, and what nobody knows.
+func ruin(t *testing.T) *ruins {
+	w := newWorld(t)
+	r := &ruins{world: w, objects: map[string][]byte{}, tables: map[string][]byte{}}
 	w.write(1, names(12, "a")...)
 	w.archive()
 	w.deleteOriginals()
 	w.write(1, names(6, "b")...)
 	w.mark()
 	w.abandon("b/file-003.txt")
-	base = w.base()
+	r.base = w.base()
 	w.clock.advance(time.Minute)
 	w.pack()
 	w.write(2, names(2, "b")...)
 	w.archive()
 	w.put("quarantine/2026-02-01/packs/0-0/1-3-0123456789abcdef0123456789abcdef.des", "something")
 	w.put("packs/readme.txt", "something")
-	return w, base
+	w.newRows("lost.db")
+	for _, n := range w.order {
+		w.register(version(n), n)
+	}
+	for _, key := range w.store.Keys() {
+		r.objects[key] = w.store.Bytes(key)
+	}
+	for _, name := range []string{"lost.db", "lost.db-wal"} {
+		b, err := os.ReadFile(filepath.Join(w.dir, name))
+		w.check(err)
+		r.tables[name] = b
+	}
+	return r
+}
+
+// version is that of a file of the ruins.
+func version(name string) int {
+	if slices.Contains(names(2, "b"), name) {
+		return 2
+	}
+	return 1
+}
+
+// copy returns a world of its own.
+func (r *ruins) copy(t *testing.T) *world {
+	w := &world{t: t, dir: t.TempDir(), root: r.world.root, order: r.world.order, store: storetest.NewFake(t)}
+	w.clock = &clock{now: r.world.clock.now}
+	for _, key := range slices.Sorted(maps.Keys(r.objects)) {
+		w.put(key, string(r.objects[key]))
+	}
+	for name, b := range r.tables {
+		w.check(os.WriteFile(filepath.Join(w.dir, name), b, 0o600))
+	}
+	w.newRows("lost.db")
+	return w
 }
 
 func TestCutEverywhere(t *testing.T) {
+	left := ruin(t)
 	look := func(w *world) (lines []string) {
 		for id, p := range w.snapshot() {
 			lines = append(lines, fmt.Sprintf("pack %s: %+v", id, p))
@@ -198,30 +245,18 @@ func TestCutEverywhere(t *testing.T) {
 	}
 	run := func(t *testing.T, at int, mode fault) (calls, end []string) {
 		synctest.Test(t, func(t *testing.T) {
-			w, base := prepare(t)
-			w.newRows("lost.db")
-			for _, n := range w.order {
-				version := 1
-				if slices.Contains(names(2, "b"), n) {
-					version = 2
-				}
-				w.register(version, n)
-			}
+			w := left.copy(t)
 			c := &cuts{}
 			w.claim("node-2", nil)
 			c.at, c.mode = at, mode
 			w.cut(c, func(cfg *Config) {
-				from(base)(cfg)
+				from(left.base)(cfg)
 				cfg.Source = true
 				cfg.RestoreSetting = func(key string) bool { return key == "roots" }
 			})
 			calls, end = c.calls, look(w)
 			for _, n := range w.order {
-				version := 1
-				if slices.Contains(names(2, "b"), n) {
-					version = 2
-				}
-				w.wantServed(n, version)
+				w.wantServed(n, version(n))
 			}
 		})
 		return calls, end
@@ -258,4 +293,7 @@ func TestCutEverywhere(t *testing.T) {
 		}
 	}
 	t.Logf("%d schedules", schedules)
+	if schedules < 108 {
+		t.Errorf("%d schedules, there were 108", schedules)
+	}
 }

@@ -202,7 +202,9 @@ func TestOpenUploadsAndQuarantine(t *testing.T) {
 	w.put(hidden, "torn")
 	begun := w.clock.Now().Add(-time.Hour)
 	open := openUploads{
-		{Key: key(100), ID: "u1", Begun: begun}, {Key: key(100), ID: "u2", Begun: begun}, {Key: "packs/x", ID: "u3"},
+		{Key: key(100), ID: "u1", Begun: begun},
+		{Key: key(100), ID: "u2", Begun: begun},
+		{Key: "packs/x", ID: "u3"},
 		{Key: desformat.PackKey(desformat.Range{}, desformat.Token{Generation: 2, Index: 3}, desformat.PackID{3}), ID: "u4"},
 	}
 	w.claim("node-2", nil)
