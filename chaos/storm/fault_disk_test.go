@@ -18,8 +18,7 @@ import (
 // beside it whenever that fails.
 const syncer = `#!/bin/sh
 d=$(dirname "$0")
-echo '{"msg":"node ready"}' >&2
-while :; do dd if=/dev/zero of="$d/synced" bs=1 count=1 conv=fsync 2>/dev/null || : >"$d/failed"; done
+while [ -e "$d/go" ]; do dd if=/dev/zero of="$d/synced" bs=1 count=1 conv=fsync 2>/dev/null || : >"$d/failed"; done
 `
 
 // exists waits until a file is there, or is not.
@@ -52,17 +51,19 @@ func TestSyncsFailAndWorkAgain(t *testing.T) {
 	if err := os.WriteFile(bin, []byte(syncer), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	goOn := filepath.Join(dir, "go")
 	n, err := rig.NewNode(bin, dir, "n1", nil)
-	if err != nil {
+	if err := errors.Join(err, os.WriteFile(goOn, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Start("start"); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := n.Kill(); err != nil {
+		if err := os.Remove(goOn); err != nil {
 			t.Error(err)
 		}
+		<-n.Ended()
 	}()
 	w := &world{dir: dir, logf: t.Logf}
 	if err := needsTracing(w); err != nil {
