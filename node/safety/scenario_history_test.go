@@ -51,7 +51,7 @@ func (h *history) pick() *entry {
 // steps are what may happen, and how often.
 func (h *history) steps() map[string]int {
 	return map[string]int{
-		"work": 10, "crash": 4, "wait": 3, "add": 4, "change": 5, "put an older version back": 2, "duplicate": 1, "rename": 2,
+		"work": 10, "crash": 4, "wait": 3, "add": 4, "change": 5, "edit in silence": 2, "put an older version back": 2, "duplicate": 1, "rename": 2,
 		"bring a row back": 2, "back up": 2, "restore": 3, "import": 3, "retry": 1,
 	}
 }
@@ -83,6 +83,8 @@ func (h *history) step(what string) {
 	case "change":
 		h.serial++
 		h.replace(h.pick(), fmt.Sprint("content ", h.serial), h.now(), "change")
+	case "edit in silence":
+		h.editInSilence(h.pick())
 	case "put an older version back":
 		e := h.pick()
 		i := h.random.IntN(len(e.versions))
@@ -126,6 +128,26 @@ func (h *history) replace(e *entry, content string, modified time.Time, what str
 		}
 	}
 	h.tell(e.path, n.info())
+}
+
+// editInSilence changes bytes of a file and neither its size nor its time, as a
+// tool does that preserves times.
+func (h *history) editInSilence(e *entry) {
+	content, _, there, _ := h.files.content(e.path)
+	if !there {
+		return
+	}
+	h.serial++
+	edited := []byte(fmt.Sprintf("%0*d", len(content), h.serial))[:len(content)]
+	h.note("edit %s in silence: %q", e.name, edited)
+	modified := h.files.info(e.path).ModTime
+	h.files.write(e.path, edited, modified)
+	for _, other := range h.ledger {
+		if other.path == e.path && !h.orphan(other) {
+			other.versions = append(other.versions, edited)
+			h.times[other.name] = append(h.times[other.name], modified)
+		}
+	}
 }
 
 // tell brings all rows of a path up to the file that stands there.
