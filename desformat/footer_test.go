@@ -12,7 +12,7 @@ import (
 func TestReadFooter(t *testing.T) {
 	cfg := testConfig()
 	cfg.Replaces = []PackID{{1}, {2}}
-	pack, _, want := build(t, cfg, []item{fileItem("a", "first"), fileItem("b", strings.Repeat("second", 100))})
+	pack, _, want := build(t, cfg, sortItems([]item{fileItem("a", "first"), fileItem("b", strings.Repeat("second", 100))}))
 	read := func(b []byte) (Footer, error) {
 		return ReadFooter(t.Context(), FetchReaderAt(bytes.NewReader(b)), int64(len(b)))
 	}
