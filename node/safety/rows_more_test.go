@@ -362,6 +362,11 @@ func (t *rows) Restore(ctx context.Context, list []source.Restored) ([]source.Re
 	if len(list) > source.MaxBatch {
 		return nil, errBatch
 	}
+	for _, f := range list {
+		if f.Name == "" || f.Version == 0 || f.Pack.IsZero() || f.PackedAt.IsZero() || f.State != source.Packed && f.State != source.DeletedSource {
+			return nil, fmt.Errorf("row %s: no record is like this: %+v", f.ID, f)
+		}
+	}
 	results := make([]source.RestoreResult, len(list))
 	err := t.update(ctx, func() error {
 		for i := range list {
@@ -380,22 +385,27 @@ func (t *rows) restore(f *source.Restored) source.RestoreResult {
 	switch {
 	case r == nil:
 		return source.RestoreMissing
-	case t.refused[r.id]:
-		return source.RestoreRefused
-	case r.Pack == f.Pack:
+	case r.Pack == f.Pack && (r.State == source.Packed || r.State == source.DeletedSource):
 		return source.RestoreAlready
 	}
 	fits := r.served() == f.Name || f.Generated && r.DesName == ""
 	pending := r.State == source.Active || r.State == source.Marked
 	same := r.Size == f.Size && r.ModTime.Equal(f.ModTime) && (r.SHA256 == nil || *r.SHA256 == f.SHA256)
-	if !fits || !pending || !same || !r.Pack.IsZero() || r.Version > f.Version {
-		if fits && (pending || r.State == source.Failed) && r.Pack.IsZero() {
-			r.Version = max(r.Version, f.Version)
+	taken := t.refused[r.id]
+	for _, other := range t.byID {
+		taken = taken || other != r && other.served() == f.Name
+	}
+	if !fits || !pending || !same || !r.Pack.IsZero() {
+		if fits && (pending || r.State == source.Failed) && r.Version < f.Version && !taken {
+			r.Version, r.DesName = f.Version, f.Name // what is packed anew is of no version that a record has
 		}
 		return source.RestoreNewer
 	}
+	if taken {
+		return source.RestoreRefused
+	}
 	r.State, r.DesName, r.hash = f.State, f.Name, int64(desformat.HashName(f.Name).Top32())
-	r.Version, r.Pack, r.sum = f.Version, f.Pack, f.SHA256
+	r.Version, r.Pack, r.sum = max(r.Version, f.Version), f.Pack, f.SHA256
 	r.MarkedAt, r.PackedAt = f.PackedAt.UTC(), f.PackedAt.UTC()
 	r.forgive()
 	r.Claim = ""

@@ -355,10 +355,10 @@ func (t *rows) Acknowledge(ctx context.Context, acks []source.Ack, limit int, at
 
 func (t *rows) acknowledge(a *source.Ack, limit int, at time.Time) source.AckResult {
 	r := t.byID[idOf(a.ID)]
-	if r == nil || r.DesName != a.Name {
+	if r == nil || r.DesName != "" && r.DesName != a.Name && r.Pack.IsZero() {
 		return source.AckNoRow
 	}
-	if r.State == source.Marked && r.Version == a.Version && r.Size == a.Size && r.ModTime.Equal(a.ModTime) {
+	if r.State == source.Marked && r.DesName == a.Name && r.Version == a.Version && r.Size == a.Size && r.ModTime.Equal(a.ModTime) {
 		err := t.change(r, func(r *row) {
 			r.State, r.Pack, r.PackedAt, r.sum, r.deletedAt = source.Packed, a.Pack, at.UTC(), a.SHA256, time.Time{}
 			r.Attempts = 0
@@ -371,6 +371,8 @@ func (t *rows) acknowledge(a *source.Ack, limit int, at time.Time) source.AckRes
 		return source.AckRefused
 	}
 	switch {
+	case r.Pack == a.Pack && r.DesName != a.Name:
+		return source.AckNoRow
 	case r.Pack == a.Pack:
 		return source.AckDone
 	case !r.Pack.IsZero():
