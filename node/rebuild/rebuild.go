@@ -183,7 +183,11 @@ func (r *Rebuild) acknowledge(ctx context.Context) error {
 	pause := firstPause
 	for round := range ackRounds {
 		open := r.adopted(func(p *raftmeta.Pack) bool { return !p.Acknowledged })
-		r.progress.add(func(s *Progress) { s.ToAcknowledge, s.Left = len(open), len(open) })
+		r.progress.add(func(s *Progress) {
+			if s.Left = len(open); round == 0 {
+				s.ToAcknowledge = len(open)
+			}
+		})
 		if len(open) == 0 {
 			return nil
 		}
@@ -200,8 +204,11 @@ func (r *Rebuild) acknowledge(ctx context.Context) error {
 			r.progress.add(func(s *Progress) { s.Acknowledged++; s.Left-- })
 			return nil
 		})
-		if err := ctx.Err(); err != nil {
+		switch {
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case last != nil:
+			r.failed(ctx, last)
 		}
 	}
 	if last != nil {

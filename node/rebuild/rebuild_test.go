@@ -23,7 +23,7 @@ func TestRebuildFromPacksAlone(t *testing.T) {
 	p := w.rebuild(nil)
 	w.wantSnapshot(want)
 	w.wantStates(states)
-	if p.Adopted != len(want) || p.Read != len(want) || p.Acknowledged != len(want) || len(p.Odd) > 0 || p.Phase != PhaseDone {
+	if p.Adopted != len(want) || p.Read != len(want) || p.Acknowledged != len(want) || p.ToAcknowledge != len(want) || p.Left != 0 || len(p.Odd) > 0 || p.Phase != PhaseDone {
 		t.Errorf("progress %+v, of %d packs", p, len(want))
 	}
 	for i, n := range names(60, "a") {
