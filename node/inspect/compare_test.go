@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -200,6 +203,7 @@ func TestWhatDiffersInTheRows(t *testing.T) {
 		{"restored before it was marked", func(r *source.Row) { *r = before(*r, source.Active, 0) }, "repairable row-behind"},
 		{"restored before it was acknowledged", func(r *source.Row) { *r = before(*r, source.Marked, 1) }, "repairable row-behind"},
 		{"restored and failed since", func(r *source.Row) { *r = before(*r, source.Failed, 1) }, "repairable row-behind"},
+		{"archived at a version that its pack has not", func(r *source.Row) { r.Version += 5 }, "at-risk row-without-record"},
 		{"another size", func(r *source.Row) { r.Size++ }, "repairable row-differs"},
 		{"another time", func(r *source.Row) { r.ModTime = r.ModTime.Add(time.Second) }, "repairable row-differs"},
 		{"another name", func(r *source.Row) { r.DesName = "x" }, "repairable row-differs"},
@@ -289,6 +293,137 @@ func TestRecordsAndRowsThatDoNotMeet(t *testing.T) {
 			t.Errorf("found %s", d[0].Found)
 		}
 	})
+}
+
+// TestAPackThatIsBeingAcknowledgedIsLeftOut: some of its rows are MARKED still.
+func TestAPackThatIsBeingAcknowledgedIsLeftOut(t *testing.T) {
+	w := newWorld(t)
+	w.register("a", "b")
+	w.pack()
+	if _, n := w.compare(CompareOptions{}); n.Catalogs != 0 || n.Packs != 1 {
+		t.Errorf("counted %+v", n)
+	}
+	w.wantDifferences(CompareOptions{})
+}
+
+// TestARowThatMovesOnIsNoDifference: between the reading of all rows and the look
+// at the one that did not fit.
+func TestARowThatMovesOnIsNoDifference(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	id := w.row("a").ID
+	looks := 0
+	w.rows.change[id] = func(r *source.Row) { // one deletion after the other claims it
+		looks++
+		r.Claim = fmt.Sprintf("1-%d", looks%3)
+	}
+	w.wantDifferences(CompareOptions{Only: []string{LegRows}})
+	if looks < 2 {
+		t.Errorf("looked at %d times", looks)
+	}
+	delete(w.rows.change, id)
+
+	r := w.row("a")
+	r.ID = "0"
+	w.rows.add = []source.Row{r}
+	batches := 0
+	w.rows.listed = func() {
+		if batches++; batches == 2 { // of the second reading
+			w.rows.add[0].State = source.Active
+		}
+	}
+	w.wantDifferences(CompareOptions{})
+	if batches < 2 {
+		t.Errorf("read %d batches", batches)
+	}
+}
+
+// TestQuarantineThatIsNotThere: of what was moved there only.
+func TestQuarantineThatIsNotThere(t *testing.T) {
+	w := newWorld(t)
+	w.register("a")
+	w.abandon()
+	w.register("b")
+	kept := w.abandon()
+	w.check(os.Remove(filepath.Join(w.root, "b")))
+	w.clock.advance(25 * time.Hour)
+	w.check(w.keeper.CollectNow(t.Context()))
+	list, err := w.cfg.Log.Quarantined(w.meta.View())
+	w.check(err)
+	if len(list) != 2 {
+		t.Fatalf("on the list: %+v", list)
+	}
+	w.wantDifferences(CompareOptions{})
+	for _, q := range list {
+		if q.Key != kept {
+			w.store.Lose(q.Place)
+			w.wantDifferences(CompareOptions{}, "note quarantine-lost "+q.Place)
+		}
+	}
+}
+
+// TestMemoryDoesNotGrowWithTheRows: a table of hundreds of batches leaves nothing
+// behind.
+func TestMemoryDoesNotGrowWithTheRows(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	many := &manyRows{overlay: w.rows, batches: 300}
+	w.cfg.Sources = []Source{{Name: "files", Rows: many}}
+	_, n := w.compare(CompareOptions{Only: []string{LegRows}})
+	if n.Rows != 300*source.MaxBatch {
+		t.Errorf("read %d rows", n.Rows)
+	}
+	if grown := many.last - many.first; many.last > many.first && grown > 4<<20 {
+		t.Errorf("%d bytes are held after %d rows", grown, n.Rows)
+	}
+}
+
+// manyRows is a long table of rows that wait, and measures the heap while it is
+// read.
+type manyRows struct {
+	overlay     *overlay
+	batches     int
+	first, last uint64 // bytes held at the tenth batch, and at the last
+}
+
+func (m *manyRows) ByIDs(ctx context.Context, ids []string) ([]source.Row, error) {
+	return m.overlay.ByIDs(ctx, ids)
+}
+
+func (m *manyRows) FailureTally(ctx context.Context) (map[string]source.Tally, error) {
+	return m.overlay.FailureTally(ctx)
+}
+
+func (m *manyRows) Retry(ctx context.Context, which source.Selection, at time.Time) (int64, error) {
+	return m.overlay.Retry(ctx, which, at)
+}
+
+func (m *manyRows) TimePrecision() time.Duration { return m.overlay.TimePrecision() }
+
+func (m *manyRows) Rows(_ context.Context, after string, limit int) ([]source.Row, error) {
+	n := 0
+	if after != "" {
+		_, _ = fmt.Sscanf(after, "%d", &n)
+	}
+	batch := n / limit
+	if batch == m.batches {
+		return nil, nil
+	}
+	if batch == 10 || batch == m.batches-1 {
+		var mem runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&mem)
+		if m.first == 0 {
+			m.first = mem.HeapAlloc
+		}
+		m.last = mem.HeapAlloc
+	}
+	rows := make([]source.Row, limit)
+	for i := range rows {
+		id := fmt.Sprintf("%09d", n+i+1)
+		rows[i] = source.Row{Source: "files", ID: id, Name: id, Path: "/" + id, Size: 1, State: source.Active}
+	}
+	return rows, nil
 }
 
 // TestWhatGoesOnMeanwhileIsNoDifference: files are archived and deleted between any
