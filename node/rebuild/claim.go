@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,9 +69,13 @@ func claim(ctx context.Context, s ClaimStore, node raftmeta.NodeID) (Claimed, er
 	if err != nil {
 		return Claimed{}, err
 	}
-	newest, err := newestGeneration(ctx, s)
+	begun, err := generations(ctx, s)
 	if err != nil {
 		return Claimed{}, err
+	}
+	newest := uint64(0)
+	if len(begun) > 0 {
+		newest = begun[len(begun)-1]
 	}
 	c := Claimed{Cluster: text.Cluster, Generation: newest}
 	if newest > 0 {
@@ -87,7 +92,7 @@ func claim(ctx context.Context, s ClaimStore, node raftmeta.NodeID) (Claimed, er
 			return c, nil // cut, and gone on with
 		}
 	}
-	if err := ownOlder(ctx, s, node, newest); err != nil {
+	if err := ownOlder(ctx, s, node, begun); err != nil {
 		return Claimed{}, err
 	}
 	c.Generation = max(newest, 1) + 1 // the first life is formed, never claimed
@@ -96,30 +101,28 @@ func claim(ctx context.Context, s ClaimStore, node raftmeta.NodeID) (Claimed, er
 
 func generationKey(g uint64) string { return generationPrefix + strconv.FormatUint(g, 10) }
 
-// newestGeneration returns the highest generation that anybody has claimed; 0:
-// nobody has.
-func newestGeneration(ctx context.Context, s Store) (newest uint64, err error) {
+// generations returns those that anybody has claimed, rising.
+func generations(ctx context.Context, s Store) (begun []uint64, err error) {
 	err = s.List(ctx, generationPrefix, "", func(o store.Object) error {
 		digits := strings.TrimPrefix(o.Key, generationPrefix)
-		if g, err := strconv.ParseUint(digits, 10, 64); err == nil && generationKey(g) == o.Key {
-			newest = max(newest, g)
+		if g, err := strconv.ParseUint(digits, 10, 63); err == nil && generationKey(g) == o.Key {
+			begun = append(begun, g)
 		}
 		return nil
 	})
-	return newest, err
+	slices.Sort(begun)
+	return begun, err
 }
 
 // ownOlder refuses a node that has claimed an earlier generation than the newest
 // one: it was overtaken, and whoever overtook it may be at work.
-func ownOlder(ctx context.Context, s Store, node raftmeta.NodeID, newest uint64) error {
-	for g := uint64(1); g <= newest; g++ {
+func ownOlder(ctx context.Context, s Store, node raftmeta.NodeID, begun []uint64) error {
+	for i, g := range begun {
 		found, err := readClaim(ctx, s, generationKey(g))
-		switch {
-		case errors.Is(err, store.ErrNotFound):
-			continue
+		switch newest := begun[len(begun)-1]; {
 		case err != nil:
 			return err
-		case found.Node == node && g < newest:
+		case found.Node == node && i < len(begun)-1:
 			return fmt.Errorf("this node has claimed generation %d, and %d has begun since: %w", g, newest, ErrSuperseded)
 		case found.Node == node:
 			return fmt.Errorf("this node has lived generation %d: begin on an empty data dir", g)

@@ -82,11 +82,26 @@ var errAny = errors.New("any error") //nolint:gochecknoglobals // a constant
 func TestClaimIgnoresForeignKeys(t *testing.T) {
 	s := cluster(t, "a")
 	w := &world{t: t, store: s}
-	for _, key := range []string{"generations/7x", "generations/007", "generations/-1", "generations/2/x", "generations/99999999999999999999"} {
+	for _, key := range []string{"generations/7x", "generations/007", "generations/-1", "generations/2/x", "generations/99999999999999999999", "generations/18446744073709551615"} {
 		w.put(key, "nothing")
 	}
 	if got, err := Claim(t.Context(), s, "b"); err != nil || got.Generation != 2 {
 		t.Errorf("claimed %+v, %v; want generation 2", got, err)
+	}
+}
+
+// A number that somebody has put far ahead is a generation like any other, and
+// costs no more requests.
+func TestClaimAfterAGap(t *testing.T) {
+	s := cluster(t, "a", "b")
+	w := &world{t: t, store: s}
+	w.put(generationKey(1<<40), fmt.Sprintf("{\"cluster\":%q,\"node\":\"x\"}", ofCluster()))
+	before := s.Counts()
+	if got, err := Claim(t.Context(), s, "c"); err != nil || got.Generation != 1<<40+1 || s.Counts().Sub(before).Requests() > 10 {
+		t.Errorf("claimed %+v, %v; %+v", got, err, s.Counts().Sub(before))
+	}
+	if _, err := Claim(t.Context(), s, "b"); !errors.Is(err, ErrSuperseded) {
+		t.Errorf("the node of a life before: %v", err)
 	}
 }
 

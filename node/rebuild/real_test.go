@@ -173,6 +173,22 @@ func TestPacksAreLeftToTheKeeper(t *testing.T) {
 	})
 }
 
+// A source that refuses all is not asked about each of many packs.
+func TestASourceThatRefusesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.fill(100, 1)
+		w.claim("node-2", nil)
+		calls := 0
+		p := w.rebuild(func(c *Config) {
+			c.Acknowledge = func(context.Context, *raftmeta.Pack) error { calls++; return errors.New("no right to do that") }
+		})
+		if p.Left != 100 || calls != ackRounds*maxErrors {
+			t.Errorf("%d calls for %d packs", calls, p.Left)
+		}
+	})
+}
+
 // The first life has no rebuild, and a recorded one is not done twice.
 func TestNothingToRebuild(t *testing.T) {
 	w := newWorld(t)

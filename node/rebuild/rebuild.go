@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/datavision/desnode/node/source"
@@ -197,10 +198,16 @@ func (r *Rebuild) acknowledge(ctx context.Context) error {
 			}
 			pause *= 2
 		}
+		var good, bad atomic.Int64
 		last = r.each(ctx, len(open), func(i int) error {
+			if good.Load() == 0 && bad.Load() >= maxErrors {
+				return nil // it is not the packs: each try costs a catalog
+			}
 			if err := r.cfg.Acknowledge(ctx, open[i]); err != nil {
+				bad.Add(1)
 				return err
 			}
+			good.Add(1)
 			r.progress.add(func(s *Progress) { s.Acknowledged++; s.Left-- })
 			return nil
 		})
