@@ -93,7 +93,7 @@ func TestAdoptionLearnsTwoThings(t *testing.T) {
 	acked := bare
 	acked.Acknowledged, acked.Dead = true, []uint32{1}
 	replaced := acked
-	replaced.ReplacedBy = packID(2)
+	replaced.Dead, replaced.ReplacedBy = []uint32{7}, packID(2)
 	by := oldPack(t, "3a/8", 2)
 
 	w := newLife(t, 2)
@@ -115,7 +115,7 @@ func TestAdoptionLearnsTwoThings(t *testing.T) {
 	if got := w.state().Covering(desformat.NameHash{0x3a}, nil); len(got) != 1 || got[0].ID != by.ID {
 		t.Errorf("reads find %v", got)
 	}
-	if p := w.state().Pack(packID(1)); p.ReplacedBy != by.ID {
+	if p := w.state().Pack(packID(1)); p.ReplacedBy != by.ID || !slices.Equal(p.Dead, []uint32{1}) {
 		t.Errorf("not replaced: %+v", p)
 	}
 }

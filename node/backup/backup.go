@@ -290,8 +290,7 @@ func (b *Backup) lease(ctx context.Context, work func(context.Context) error) er
 }
 
 // make makes one backup and forgets old ones. Cut anywhere, the next make goes
-// on: what stands in the list as doomed is deleted first, and it is there from
-// before it is written.
+// on: what was announced and not listed is deleted in the end.
 func (b *Backup) make(ctx context.Context) (Entry, error) {
 	v := b.cfg.Manifest.View()
 	body, made, err := encode(v, b.cfg.Now())
@@ -302,7 +301,7 @@ func (b *Backup) make(ctx context.Context) (Entry, error) {
 		if err := b.inherit(ctx, l); err != nil {
 			return err
 		}
-		l.doom(made.Key, b.cfg.Now().Add(lateWrites))
+		l.announce(made.Key, b.cfg.Now().Add(lateWrites))
 		return nil
 	})
 	if err != nil {
@@ -312,7 +311,9 @@ func (b *Backup) make(ctx context.Context) (Entry, error) {
 		return Entry{}, err
 	}
 	err = b.change(ctx, func(l *list) error {
-		l.add(made)
+		if err := l.add(made); err != nil {
+			return err
+		}
 		l.expire(b.cfg.Now(), b.cfg.Keep, b.cfg.KeepDays)
 		return nil
 	})
@@ -352,6 +353,9 @@ func (b *Backup) sweep(ctx context.Context) error {
 		return err
 	}
 	for _, d := range l.Doomed {
+		if d.Writing {
+			continue
+		}
 		if err := b.cfg.Store.Delete(ctx, d.Key); err != nil {
 			return fmt.Errorf("delete %s: %w", d.Key, err)
 		}

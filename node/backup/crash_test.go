@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/datavision/desnode/node/store"
+	"github.com/datavision/desnode/node/store/storetest"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -151,6 +152,55 @@ func TestLateWriteIsDeleted(t *testing.T) {
 	w.made()
 	if l := w.list(); l.Doomed != nil {
 		t.Errorf("doomed for ever: %v", l.Doomed)
+	}
+}
+
+// TestNodeThatStoodStillListsNothing: while it wrote, its lease ran out, another
+// node took what it had announced for lost, and deleted it.
+func TestNodeThatStoodStillListsNothing(t *testing.T) {
+	for _, when := range []string{"store.put", "store.head"} {
+		t.Run(when, func(t *testing.T) {
+			w := newWorld(t)
+			w.made()
+			w.add()
+			w.now = w.now.Add(time.Hour)
+			w.start()
+			slow := w.meta
+			var next Entry
+			w.store.SetHook(func(_ context.Context, c storetest.Call) storetest.Fault {
+				if "store."+c.Kind.String() != when {
+					return storetest.Fault{}
+				}
+				w.store.SetHook(nil)
+				w.start() // another process, which first ends what this one held
+				w.add()
+				w.now = w.now.Add(time.Hour)
+				var err error
+				if next, err = w.try(); err != nil || next.Key == "" {
+					t.Errorf("the successor made %+v, %v", next, err)
+				}
+				if err := slow.CatchUp(); err != nil {
+					t.Error(err)
+				}
+				return storetest.Fault{}
+			})
+			_, err := w.try()
+			if when == "store.put" && !errors.Is(err, errOvertaken) {
+				t.Errorf("it says %v", err)
+			}
+			if err == nil || next.Key == "" {
+				t.Fatalf("%v, and its successor made %+v", err, next)
+			}
+			w.wantWhole()
+			if got := w.list().Backups[0].Key; got != next.Key {
+				t.Errorf("the newest is %s, not %s", got, next.Key)
+			}
+			w.now = w.now.Add(lateWrites)
+			w.made()
+			if got, want := w.inStore(), keys(w.list().Backups); !slices.Equal(got, want) {
+				t.Errorf("in the store %q, listed %q", got, want)
+			}
+		})
 	}
 }
 

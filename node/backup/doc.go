@@ -14,12 +14,14 @@
 // Invariants, each a test:
 //
 //   - A key stands in the setting before the object is put there, and until it
-//     has been deleted. Cut anywhere, the next backup deletes what was left.
+//     has been deleted. Cut anywhere, later backups delete what was left, for a
+//     day, as it may be written late.
 //
-//   - A listed backup was in the store whole when it was listed.
+//   - A listed backup was in the store whole when it was listed, and nobody
+//     deletes it before it is taken off the list, for ever.
 //
-//   - The newest backup is never deleted, and none of a life that has a newer
-//     one of its own is written or deleted (Config.Current).
+//   - The newest backup is never dropped. A node that a newer life of the cluster
+//     has superseded neither writes nor deletes one (Config.Current).
 //
 //   - No backup is written of a state that is being rebuilt: the newest one
 //     would know less than those before it.

@@ -61,12 +61,16 @@ type list struct {
 	Doomed     []doomed `json:"doomed,omitempty"`
 }
 
-// doomed is a key below Prefix that is to be empty: of a backup that is being
-// written and not yet listed, or of one that has been dropped.
+// doomed is a key below Prefix that is to be empty: of a backup that has been
+// dropped, or of one that is being written, unless it is listed in the end.
 type doomed struct {
-	Key   string    `json:"key"`
-	Until time.Time `json:"until,omitzero"` // it is deleted again until then
+	Key     string    `json:"key"`
+	Writing bool      `json:"writing,omitempty"` // it may be listed yet, and is not deleted before
+	Until   time.Time `json:"until,omitzero"`    // it is deleted again until then
 }
+
+// errOvertaken: another node has taken this one's lease, and given up its backup.
+var errOvertaken = errors.New("another node makes backups meanwhile")
 
 func isList(key string) bool { return key == listSetting }
 
@@ -132,20 +136,32 @@ func (b *Backup) inherit(ctx context.Context, l *list) error {
 	return nil
 }
 
-// add puts a backup that is in the store on the list.
-func (l *list) add(e Entry) {
-	l.Doomed = slices.DeleteFunc(l.Doomed, func(d doomed) bool { return d.Key == e.Key })
-	l.Backups = append(l.Backups, e)
-	slices.SortFunc(l.Backups, newerFirst)
+// announce notes a key that is about to be written. Whatever was being written
+// before is given up: whoever did it has lost its lease.
+func (l *list) announce(key string, until time.Time) {
+	for i := range l.Doomed {
+		l.Doomed[i].Writing = false
+	}
+	l.Doomed = append(l.Doomed, doomed{Key: key, Writing: true, Until: until.UTC()})
 }
 
-func (l *list) doom(key string, until time.Time) {
-	l.Doomed = append(l.Doomed, doomed{key, until.UTC()})
+// add puts a backup on the list that was announced, and is in the store. A node
+// that stood still finds there that its successor may have deleted it:
+// errOvertaken.
+func (l *list) add(e Entry) error {
+	i := slices.IndexFunc(l.Doomed, func(d doomed) bool { return d.Key == e.Key && d.Writing })
+	if i < 0 {
+		return errOvertaken
+	}
+	l.Doomed = slices.Delete(l.Doomed, i, i+1)
+	l.Backups = append(l.Backups, e)
+	slices.SortFunc(l.Backups, newerFirst)
+	return nil
 }
 
 // forget drops the doomed of which nothing can come any more.
 func (l *list) forget(now time.Time) {
-	l.Doomed = slices.DeleteFunc(l.Doomed, func(d doomed) bool { return !now.Before(d.Until) })
+	l.Doomed = slices.DeleteFunc(l.Doomed, func(d doomed) bool { return !d.Writing && !now.Before(d.Until) })
 }
 
 // expire dooms what is neither among the newest nor the last of a day that is
@@ -162,7 +178,7 @@ func (l *list) expire(now time.Time, keep, days int) {
 			kept = append(kept, e)
 			continue
 		}
-		l.doom(e.Key, time.Time{})
+		l.Doomed = append(l.Doomed, doomed{Key: e.Key})
 	}
 	l.Backups = kept
 }

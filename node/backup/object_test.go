@@ -240,7 +240,11 @@ func TestRetentionKeepsTheNewest(t *testing.T) {
 		var l list
 		for i := range rapid.IntRange(1, 60).Draw(t, "backups") {
 			at := now.Add(time.Duration(rapid.Int64Range(-100, 50).Draw(t, "hours")) * time.Hour)
-			l.add(Entry{Key: Key(1, uint64(i)), Generation: 1, Index: uint64(i), At: at})
+			e := Entry{Key: Key(1, uint64(i)), Generation: 1, Index: uint64(i), At: at}
+			l.announce(e.Key, now)
+			if err := l.add(e); err != nil {
+				t.Fatal(err)
+			}
 		}
 		all := slices.Clone(l.Backups)
 		keep, days := rapid.IntRange(0, 10).Draw(t, "keep"), rapid.IntRange(-1, 10).Draw(t, "days")

@@ -113,6 +113,19 @@ func TestBackupsFollowChanges(t *testing.T) {
 	})
 }
 
+// TestClockInTheFuturePutsNothingOff: somebody's clock was a year ahead once.
+func TestClockInTheFuturePutsNothingOff(t *testing.T) {
+	w := newWorld(t)
+	w.now = w.now.AddDate(1, 0, 0)
+	ahead := w.made()
+	w.now = w.now.AddDate(-1, 0, 0)
+	w.add()
+	e, err := w.try()
+	if err != nil || e.Key == "" || w.list().Backups[0].Key != e.Key || !slices.Contains(keys(w.list().Backups), ahead.Key) {
+		t.Errorf("made %+v, %v; listed %v", e, err, w.list().Backups)
+	}
+}
+
 // TestSteadyStateListsNothing: nor does a first life ever.
 func TestSteadyStateListsNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *world) {
