@@ -98,14 +98,14 @@ func (c *comparison) catalog(ctx context.Context, p *raftmeta.Pack, copied raftm
 func (c *comparison) unreadCatalog(ctx context.Context, p *raftmeta.Pack, copied raftmeta.Copy, err error) error {
 	e := expected{p, copied}
 	if errors.Is(err, desformat.ErrCorrupt) || errors.Is(err, desformat.ErrVersion) {
-		return c.packDiffers(e, KindCatalog, "its list of records can't be read: "+err.Error())
+		return c.packDiffers(ctx, e, KindCatalog, "its list of records can't be read: "+err.Error())
 	}
 	o, errHead := c.store.Head(ctx, copied.Key, copied.Version)
 	switch {
 	case errors.Is(errHead, store.ErrNotFound):
 		return c.unreadVersion(ctx, e)
 	case errHead == nil && o.Size != p.Size:
-		return c.held(e, o)
+		return c.held(ctx, e, o)
 	}
 	return fmt.Errorf("pack %s: catalog: %w", p.ID, err)
 }
@@ -116,11 +116,11 @@ func (c *comparison) unreadVersion(ctx context.Context, e expected) error {
 	o, err := c.store.Head(ctx, e.copy.Key, "")
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return c.packDiffers(e, KindPackMissing, "the store has no such object")
+		return c.packDiffers(ctx, e, KindPackMissing, "the store has no such object")
 	case err != nil:
 		return fmt.Errorf("head %s: %w", e.copy.Key, err)
 	}
-	return c.packDiffers(e, KindPackReplaced, fmt.Sprintf("version %q stands there, the manifest says %q", o.Version, e.copy.Version))
+	return c.packDiffers(ctx, e, KindPackReplaced, fmt.Sprintf("version %q stands there, the manifest says %q", o.Version, e.copy.Version))
 }
 
 func (r *reading) add(ctx context.Context, e desformat.Entry) error {

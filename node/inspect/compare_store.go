@@ -41,7 +41,7 @@ func (c *comparison) compareStore(ctx context.Context) error {
 			odd = append(odd, o)
 		default:
 			delete(open, o.Key)
-			if err := c.held(e, o); err != nil {
+			if err := c.held(ctx, e, o); err != nil {
 				return err
 			}
 		}
@@ -104,17 +104,21 @@ func (c *comparison) expected() (map[string]expected, error) {
 }
 
 // held compares an object of the right version with its pack.
-func (c *comparison) held(e expected, o store.Object) error {
+func (c *comparison) held(ctx context.Context, e expected, o store.Object) error {
 	c.counts.Packs++
 	if o.Size == e.pack.Size {
 		return nil
 	}
-	return c.packDiffers(e, KindPackSize, fmt.Sprintf("the object has %d bytes, the manifest says %d", o.Size, e.pack.Size))
+	return c.packDiffers(ctx, e, KindPackSize, fmt.Sprintf("the object has %d bytes, the manifest says %d", o.Size, e.pack.Size))
 }
 
 // packDiffers reports a pack whose object is not as it should be.
-func (c *comparison) packDiffers(e expected, kind, what string) error {
-	if !live(c.i.cfg.Manifest.View().Pack(e.pack.ID)) && live(e.pack) {
+func (c *comparison) packDiffers(ctx context.Context, e expected, kind, what string) error {
+	view, err := c.i.cfg.Manifest.Confirm(ctx)
+	if err != nil {
+		return fmt.Errorf("the manifest: %w", err)
+	}
+	if !live(view.Pack(e.pack.ID)) && live(e.pack) {
 		return nil // it was replaced meanwhile
 	}
 	c.broken[e.pack.ID] = true
@@ -135,11 +139,11 @@ func (c *comparison) otherVersion(ctx context.Context, e expected, listed store.
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		c.counts.Packs++
-		return c.packDiffers(e, KindPackReplaced, fmt.Sprintf("version %q stands there, the manifest says %q", listed.Version, e.copy.Version))
+		return c.packDiffers(ctx, e, KindPackReplaced, fmt.Sprintf("version %q stands there, the manifest says %q", listed.Version, e.copy.Version))
 	case err != nil:
 		return fmt.Errorf("head %s: %w", e.copy.Key, err)
 	}
-	if err := c.held(e, o); err != nil || c.broken[e.pack.ID] {
+	if err := c.held(ctx, e, o); err != nil || c.broken[e.pack.ID] {
 		return err
 	}
 	return c.differs(Difference{
@@ -157,12 +161,12 @@ func (c *comparison) unseen(ctx context.Context, e expected) error {
 	o, err := c.store.Head(ctx, e.copy.Key, e.copy.Version)
 	switch {
 	case err == nil:
-		return c.held(e, o)
+		return c.held(ctx, e, o)
 	case !errors.Is(err, store.ErrNotFound):
 		return fmt.Errorf("head %s: %w", e.copy.Key, err)
 	}
 	c.counts.Packs++
-	return c.packDiffers(e, KindPackMissing, "the store has no such object")
+	return c.packDiffers(ctx, e, KindPackMissing, "the store has no such object")
 }
 
 // unknown looks at objects that no pack of the view names, in a newer view: packs

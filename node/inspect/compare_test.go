@@ -456,6 +456,31 @@ func TestWhatGoesOnMeanwhileIsNoDifference(t *testing.T) {
 	}
 }
 
+// TestANodeThatLagsAsksBeforeItSpeaks: its own view is old, what it tells is not.
+func TestANodeThatLagsAsksBeforeItSpeaks(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Manifest = lagging{w.meta, w.meta.View()}
+	p := w.archived("a")
+	more := false
+	w.rows.listed = func() {
+		if !more {
+			more = true
+			w.archived("b")
+		}
+	}
+	w.wantDifferences(CompareOptions{})
+	w.store.Lose(p.Copies[0].Key)
+	w.wantDifferences(CompareOptions{}, "at-risk pack-missing pack "+p.ID.String())
+}
+
+// lagging is the manifest of a node that applies nothing until it has to.
+type lagging struct {
+	Manifest
+	old *raftmeta.View
+}
+
+func (l lagging) View() *raftmeta.View { return l.old }
+
 // TestAnOutageIsNoDifference: each thing that may not answer, at each of its calls.
 func TestAnOutageIsNoDifference(t *testing.T) {
 	away := errors.New("away")
