@@ -125,9 +125,13 @@ func TestProxySeversOneAlone(t *testing.T) {
 }
 
 func TestProxyWithoutServer(t *testing.T) {
-	p, url, _ := proxied(t)
-	p.upstream = "127.0.0.1:1"
-	if err := request(t, http.MethodGet, url, 10*time.Second); err == nil {
+	p := newProxy("127.0.0.1:1", 1, func() listener { return newHTTPEar() })
+	addr, err := open(t.Context(), p, nil, "127.0.0.1:0", "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	if err := request(t, http.MethodGet, "http://"+addr, 10*time.Second); err == nil {
 		t.Error("somebody answers")
 	}
 }

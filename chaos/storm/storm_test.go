@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/datavision/desnode/deploy/dev/devtest"
 )
 
 // TestSmoke makes a short run with a few kinds of faults: what the program
@@ -19,7 +21,7 @@ func TestSmoke(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := options{
-		bin: filepath.Join(t.TempDir(), "desnode"), dir: t.TempDir(), report: t.TempDir(),
+		bin: filepath.Join(t.TempDir(), "desnode"), dir: devtest.Folder(t), report: t.TempDir(),
 		length: 12 * time.Second, seed: 1, nodes: 3, kinds: chosen,
 		load: loadConfig{Reads: 20, Files: 8, Changes: 2, Wave: 2 * time.Second, Archive: 5 * time.Second},
 	}
