@@ -155,7 +155,7 @@ func TestWhatWasCommittedIsWrittenOnce(t *testing.T) {
 			v := s.ledger.current(f)
 			run(`UPDATE files SET status = 'PACKED', archive_version = archive_version + 1, des_name = name, des_pack = $2, des_sha256 = $3 WHERE name = $1`, f.name, []byte{byte(version)}, v.sum[:])
 		}
-		if err := l.deliver(t.Context(), files); err != nil || len(s.ledger.unlisted(files)) != 0 {
+		if err := l.deliver(t.Context(), files, 0); err != nil || len(s.ledger.unlisted(files)) != 0 {
 			t.Fatalf("not delivered: %v", err)
 		}
 		if err := c.lookAtRows(t.Context()); err != nil {

@@ -32,37 +32,45 @@ func (l *load) writeAll(ctx context.Context, rnd *rand.Rand) error {
 		if err != nil {
 			return errors.Join(err, waves.wait())
 		}
-		waves.start(func(ctx context.Context) error { return l.deliver(ctx, files) })
-		if n == 0 {
-			continue // nothing is there to be changed
+		waves.start(func(ctx context.Context) error { return l.deliver(ctx, files, 0) })
+		// Half of the changes hit files that are about to be archived, or whose
+		// originals are about to be deleted.
+		for _, among := range []int{0, recently} {
+			changed, err := l.ledger.change(l.ledger.sample(rnd, burst(rnd, l.cfg.Changes*l.cfg.Wave.Seconds()/2), among))
+			if err != nil {
+				return errors.Join(err, waves.wait())
+			}
+			dawdle := time.Duration(max(0, rnd.Int64N(int64(2*dawdles))-int64(dawdles)))
+			waves.start(func(ctx context.Context) error { return l.deliver(ctx, changed, dawdle) })
 		}
-		// A third of the changes hits files that may not be archived yet.
-		some := l.ledger.sample(rnd, burst(rnd, l.cfg.Changes*l.cfg.Wave.Seconds()*2/3), 0)
-		some = append(some, l.ledger.sample(rnd, burst(rnd, l.cfg.Changes*l.cfg.Wave.Seconds()/3), recently)...)
-		changed, err := l.ledger.change(some)
-		if err != nil {
-			return errors.Join(err, waves.wait())
-		}
-		waves.start(func(ctx context.Context) error { return l.deliver(ctx, changed) })
 	}
 	return waves.wait()
 }
 
-// recently is how many of the last files count as young.
-const recently = 200
+const (
+	// recently is how many of the last files count as young.
+	recently = 200
+
+	// dawdles is the longest time between a change of files and that of their
+	// rows. Half of the waves take none.
+	dawdles = 6 * time.Second
+)
 
 // burst is a number around mean: seldom much more, often less.
 func burst(rnd *rand.Rand, mean float64) int {
 	return int(mean*rnd.ExpFloat64()*0.5 + mean*0.5 + rnd.Float64())
 }
 
-// deliver puts the last versions of files at their paths and has the customer's
-// table say so, however long that takes.
-func (l *load) deliver(ctx context.Context, files []*file) error {
+// deliver puts the last versions of files at their paths and, after dawdle, has
+// the customer's table say so, however long that takes.
+func (l *load) deliver(ctx context.Context, files []*file, dawdle time.Duration) error {
 	for _, f := range l.ledger.unplaced(files) {
 		if err := l.ledger.place(f, l.src, l.incoming); err != nil {
 			return fmt.Errorf("place %s: %w", f.name, err)
 		}
+	}
+	if dawdle > 0 && !sleep(ctx, time.Now().Add(dawdle)) {
+		return nil // finish does the rest
 	}
 	for told := false; len(files) > 0; {
 		err := l.transact(ctx, files)
@@ -81,7 +89,7 @@ func (l *load) deliver(ctx context.Context, files []*file) error {
 		l.wrote.retries++
 		l.mu.Unlock()
 		if !sleep(ctx, time.Now().Add(retryAfter)) {
-			return nil // finish does the rest
+			return nil // likewise
 		}
 	}
 	return nil
@@ -188,7 +196,7 @@ func (l *load) delivered(v version) {
 // are healed.
 func (l *load) finish(ctx context.Context) error {
 	files := l.ledger.unlisted(l.ledger.all())
-	if err := l.deliver(ctx, files); err != nil {
+	if err := l.deliver(ctx, files, 0); err != nil {
 		return err
 	}
 	if left := l.ledger.unlisted(files); len(left) > 0 {
