@@ -377,20 +377,7 @@ func (w *world) backups(list ...Backup) {
 // killed. The audit log of the node knows.
 func TestACutDeletionIsSettled(t *testing.T) {
 	w := newWorld(t)
-	p := w.archived("a", "b")
-	w.clock.advance(2 * time.Hour)
-	cut := errors.New("killed")
-	stubborn := stubbornFiles{w.src.Files, cut}
-	src := w.src
-	src.Files = stubborn
-	k := w.newKeeper(src)
-	w.cfg.Upkeep, w.cfg.Log = k, upkeep{k}
-	if err := k.Once(t.Context()); !errors.Is(err, cut) {
-		t.Fatalf("the deletion was not cut: %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(w.root, "a")); !errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("nothing is hidden: %v", err)
-	}
+	p := w.cutDeletion("a", "b")
 	f := w.wantUnfinished("repairable deletion-cut pack " + p.ID.String())
 	if len(f) == 1 && !strings.Contains(f[0].Why, "killed") {
 		t.Errorf("why: %s", f[0].Why)
@@ -405,6 +392,33 @@ func TestACutDeletionIsSettled(t *testing.T) {
 			t.Errorf("row %s is %s, claimed by %q", name, r.State, r.Claim)
 		}
 	}
+}
+
+// cutDeletion archives files and lets the deletion of their originals be cut.
+func (w *world) cutDeletion(names ...string) *raftmeta.Pack {
+	w.t.Helper()
+	p := w.archived(names...)
+	w.clock.advance(2 * time.Hour)
+	cut := errors.New("killed")
+	src := w.src
+	src.Files = stubbornFiles{w.src.Files, cut}
+	k := w.newKeeper(src)
+	w.cfg.Upkeep, w.cfg.Log = k, upkeep{k}
+	if err := k.Once(w.t.Context()); !errors.Is(err, cut) {
+		w.t.Fatalf("the deletion was not cut: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(w.root, names[0])); !errors.Is(err, os.ErrNotExist) {
+		w.t.Fatalf("nothing is hidden: %v", err)
+	}
+	return p
+}
+
+// TestADeletionUnderWayIsNotCut: while its lease lives, somebody is at it.
+func TestADeletionUnderWayIsNotCut(t *testing.T) {
+	w := newWorld(t)
+	p := w.cutDeletion("a")
+	w.leased(raftmeta.Job{Kind: raftmeta.JobDelete, Packs: []desformat.PackID{p.ID}}, func(context.Context, raftmeta.Lease) {})
+	w.wantUnfinished()
 }
 
 // stubbornFiles are originals that can be hidden and not removed.
