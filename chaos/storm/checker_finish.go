@@ -23,10 +23,16 @@ const sampled = 500
 // healed and the load is finished. It waits until everything is archived, for
 // so long at most. An error means that the check could not be made.
 func (c *checker) finish(ctx context.Context, within time.Duration) error {
+	began := time.Now()
+	lap := func(what string) {
+		c.logf("%s in %.1fs", what, time.Since(began).Seconds())
+		began = time.Now()
+	}
 	rows, err := c.settle(ctx, within)
 	if err != nil {
 		return err
 	}
+	lap("all rows are finished or given up")
 	early := 0
 	for _, r := range rows {
 		if why := c.unfinished(r); why != "" {
@@ -51,6 +57,7 @@ func (c *checker) finish(ctx context.Context, within time.Duration) error {
 	if err := c.lookAtObjects(ctx); err != nil {
 		return err
 	}
+	lap("packs, originals and objects were looked at")
 	listed, err := c.listings(ctx, packs)
 	if err != nil {
 		return err
@@ -63,10 +70,14 @@ func (c *checker) finish(ctx context.Context, within time.Duration) error {
 		weigh(c.scene, packs, listed, dead)
 	}
 	c.verdict.figure("live packs in the end", "%d", len(packs))
+	lap("records were weighed")
 	if err := c.verify(ctx); err != nil {
 		return err
 	}
-	return c.readBack(ctx)
+	lap("packs were verified")
+	err = c.readBack(ctx)
+	lap("files were read back")
+	return err
 }
 
 // settle waits until all rows are as they should be in the end and returns

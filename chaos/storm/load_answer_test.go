@@ -76,10 +76,10 @@ func onlyAt(path string, of script) script {
 }
 
 // Ways to change content.
-func asItIs(b []byte) []byte  { return b }
-func longer(b []byte) []byte  { return append(b, 0) }
-func shorter(b []byte) []byte { return b[:len(b)/2] }
-func flipped(b []byte) []byte { b[len(b)/2] ^= 1; return b }
+func asItIs(b []byte) []byte     { return b }
+func lengthened(b []byte) []byte { return append(b, 0) }
+func shorter(b []byte) []byte    { return b[:len(b)/2] }
+func flipped(b []byte) []byte    { b[len(b)/2] ^= 1; return b }
 
 // saidToBeOld serves the version before the last and says that a newer one may
 // exist.
@@ -123,10 +123,10 @@ func TestEachAnswerIsJudged(t *testing.T) {
 		{"head of an older version long after", readHead, again, packed(1), wrongAnswer, staleReads},
 		{"part", readPart, fresh, packed(0), rightAnswer, ""},
 		{"part with a wrong bit", readPart, fresh, through(`W/"x"`, flipped), wrongAnswer, wrongBytes},
-		{"part of a longer file", readPart, fresh, through(`W/"x"`, longer), wrongAnswer, wrongBytes},
+		{"part of a longer file", readPart, fresh, through(`W/"x"`, lengthened), wrongAnswer, wrongBytes},
 		{"416 of a shorter file", readPart, fresh, through(`W/"x"`, shorter), wrongAnswer, wrongBytes},
 		{"head", readHead, fresh, packed(0), rightAnswer, ""},
-		{"head of a longer file", readHead, fresh, through(`W/"x"`, longer), wrongAnswer, wrongBytes},
+		{"head of a longer file", readHead, fresh, through(`W/"x"`, lengthened), wrongAnswer, wrongBytes},
 		{"by id", readByID, fresh, onlyAt("/ids/1", packed(0)), rightAnswer, ""},
 		{"404 of a listed name", readWhole, fresh, always(problem(http.StatusNotFound, "not-found")), wrongAnswer, deniedNames},
 		{"410 of a listed name", readHead, fresh, always(problem(http.StatusGone, "gone")), wrongAnswer, deniedNames},
