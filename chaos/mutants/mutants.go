@@ -1,8 +1,10 @@
 package main
 
-// mutants returns one broken product for each rule. The order is that of a
-// file's life.
-func mutants() []mutant {
+// mutants returns one broken product for each of the eight rules, in the order
+// of a file's life, and more for parts of others.
+func mutants() []mutant { return append(eight(), more()...) }
+
+func eight() []mutant {
 	return []mutant{
 		{
 			name: "acknowledge-before-commit", rule: "acknowledge before commit",
@@ -111,6 +113,136 @@ func mutants() []mutant {
 				new:  `	var err error`,
 			}},
 			tests: []target{{"node/safety", "TestCrashPointArchive"}},
+		},
+	}
+}
+
+// more breaks what the eight leave whole.
+func more() []mutant {
+	return []mutant{
+		{
+			name: "newer-version-ignored", rule: "an original goes only while its record is served",
+			change: "that a newer version is served under the row's name is not asked",
+			edits: []edit{{
+				file: "node/keeper/original.go",
+				old:  `	if newer == nil || newer.Type == `,
+				new:  `	if o.c.found || newer == nil || newer.Type == `,
+			}},
+			tests: []target{{"node/keeper", "TestOriginalOfAnOlderVersionStays"}, {"node/safety", "TestRandomHistoriesLoseNothing"}},
+		},
+		{
+			name: "forgotten-pack-collected", rule: "an object goes only when its files are elsewhere",
+			change: "what a fenced object holds is not looked for",
+			edits: []edit{{
+				file: "node/keeper/collect_keep.go",
+				old: `	obj, err := k.cfg.Store.Head(ctx, key, "")
+	switch {
+	case errors.Is(err, store.ErrNotFound):`,
+				new: `	obj, err := k.cfg.Store.Head(ctx, key, "")
+	switch {
+	case err == nil || errors.Is(err, store.ErrNotFound):`,
+			}},
+			tests: []target{{"node/keeper", "TestPackThatARolledBackStateForgotIsKept"}, {"node/safety", "TestRolledBackManifestCollectsNoPack"}},
+		},
+		{
+			name: "packed-twice", rule: "the manifest is asked before a row is packed",
+			change: "no live record is ever taken for the row's",
+			edits: []edit{{
+				file: "node/packer/prepare.go",
+				old:  `	live := err == nil && sameVersion(found, it.listed)`,
+				new:  `	live := err == nil && it.row.Version == 0 && sameVersion(found, it.listed)`,
+			}},
+			tests: []target{{"node/packer", "TestRestoredDatabaseIsNotPackedTwice"}},
+		},
+		{
+			name: "half-read-file", rule: "a file is equal before and after reading",
+			change: "only the size is compared when a file was read",
+			edits: []edit{{
+				file: "node/source/original.go",
+				old:  `	if now != o.seen {`,
+				new:  `	if now.size != o.seen.size {`,
+			}},
+			tests: []target{{"node/source", "TestFileChangedWhileItIsRead"}},
+		},
+		{
+			name: "shared-file", rule: "a file reached by two rows is never deleted",
+			change: "other rows are not looked for",
+			edits: []edit{{
+				file: "node/keeper/original_shared.go",
+				old:  `	if rows == 0 {`,
+				new:  `	if rows >= 0 {`,
+			}},
+			tests: []target{{"node/keeper", "TestRowBehindALinkedFolderSharesTheFile"}},
+		},
+		{
+			name: "dead-record-served", rule: "reads skip dead records",
+			change: "dead records are read",
+			edits: []edit{{
+				file: "node/retriever/locate.go",
+				old:  `			if p.IsDead(loc.Ordinal) {`,
+				new:  `			if p.IsDead(loc.Ordinal) && p.Size < 0 {`,
+			}},
+			tests: []target{{"node/retriever", "TestDeadRecordsAreSkipped"}, {"node/safety", "TestCrashPointChanged"}},
+		},
+		{
+			name: "not-everywhere", rule: "every member has applied the AddPack",
+			change: "deletion does not wait for other members",
+			edits: []edit{{
+				file: "node/keeper/delete.go",
+				old:  `	if !k.cfg.Manifest.AppliedEverywhere(p.AddIndex) {`,
+				new:  `	if p.AddIndex == 0 {`,
+			}},
+			tests: []target{{"node/keeper", "TestDeletionWaitsFor"}},
+		},
+		{
+			name: "put-back-overwrites", rule: "putting back overwrites nothing",
+			change: "a rename replaces what has the name",
+			edits: []edit{{
+				file: "node/source/quarantine.go",
+				old:  "unix.Renameat2(d.fd, from, d.fd, to, unix.RENAME_NOREPLACE)",
+				new:  "unix.Renameat2(d.fd, from, d.fd, to, 0)",
+			}},
+			tests: []target{{"node/keeper", "TestPutBackOverwritesNothing"}},
+		},
+		{
+			name: "earlier-life-collected", rule: "nothing of an earlier generation before its rebuild",
+			change: "garbage of earlier generations does not wait",
+			edits: []edit{{
+				file: "raftmeta/view.go",
+				old:  `	return u.Token.Generation == s.generation || s.rebuildDone(s.generation)`,
+				new:  `	return u.Token.Generation <= s.generation`,
+			}},
+			tests: []target{{"raftmeta", "TestGarbageOfAnEarlierGenerationWaitsForItsRebuild"}},
+		},
+		{
+			name: "error-means-missing", rule: "an error never means missing",
+			change: "whatever keeps an object from being moved away, it is not there",
+			edits: []edit{{
+				file: "node/keeper/collect.go",
+				old:  `	missing := errors.Is(err, store.ErrNotFound) // it was never uploaded`,
+				new:  `	missing := err != nil`,
+			}},
+			tests: []target{{"node/keeper", "TestStoreErrorNeverMeansMissing"}},
+		},
+		{
+			name: "walk-stops-early", rule: "the walk goes on while a pack may hold a newer version",
+			change: "the first hit is the answer",
+			edits: []edit{{
+				file: "node/retriever/locate.go",
+				old:  `		if best.rec != nil && p.MaxSeq.Compare(best.rec.Header.Seq) <= 0 {`,
+				new:  `		if best.rec != nil {`,
+			}},
+			tests: []target{{"node/retriever", "TestAnyPacksServeTheLiveVersionOfTheHighestSeq"}},
+		},
+		{
+			name: "applied-entries-replaced", rule: "what was applied is never replaced in the log",
+			change: "a leader may cut off entries that were applied",
+			edits: []edit{{
+				file: "raftmeta/rollback.go",
+				old:  "from > first && from <= applied {",
+				new:  "from > first && from <= applied && applied == 0 {",
+			}},
+			tests: []target{{"raftmeta", "TestMajorityThatWentBackEndsBeforeItReplacesWhatWasApplied"}},
 		},
 	}
 }
