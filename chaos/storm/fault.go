@@ -29,6 +29,11 @@ type kind struct {
 	// not nil, also when inject has failed half-way. m is the member that the
 	// fault is for, claimed for it; nil where it is for none.
 	inject func(ctx context.Context, w *world, f planned, m *member) (heal func(context.Context) error, err error)
+
+	// met returns, once the fault is on, what reports whether it has hit anything
+	// yet. A fault that has not stays a little longer, and is not counted when it
+	// never does. nil: it cannot but hit.
+	met func(w *world, m *member) func() bool
 }
 
 // kinds lists all there are.

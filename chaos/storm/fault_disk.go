@@ -31,12 +31,12 @@ func diskKinds() []*kind {
 		},
 		{
 			name: "fsync-errors", lane: nodeLane, least: 3 * time.Second, most: 12 * time.Second, after: 8 * time.Second,
-			picks: []pick{anyone, theLeader, thePacker}, needs: needsTracing,
+			picks: []pick{anyone, theLeader, thePacker}, needs: needsTracing, met: hasTampered,
 			inject: tampered("fsync,fdatasync", "fsync,fdatasync:error=EIO"),
 		},
 		{
 			name: "leader-disk-stall", lane: nodeLane, least: 10 * time.Second, most: 30 * time.Second, after: 5 * time.Second,
-			picks: []pick{theLeader}, needs: needsTracing,
+			picks: []pick{theLeader}, needs: needsTracing, met: hasTampered,
 			inject: tampered("fsync,fdatasync,pwrite64", "fsync,fdatasync,pwrite64:delay_enter=4000000"), // µs
 		},
 	}
@@ -73,6 +73,7 @@ const detachWithin = 10 * time.Second
 func tampered(calls, inject string) func(context.Context, *world, planned, *member) (func(context.Context) error, error) {
 	return func(_ context.Context, w *world, _ planned, m *member) (func(context.Context) error, error) {
 		log := filepath.Join(w.dir, fmt.Sprintf("strace-%s-%d.log", m.name, time.Now().UnixNano()))
+		m.trace = log
 		tracer := exec.Command("strace", traceArgs(m.node.PID(), log, calls, inject)...)
 		tracer.SysProcAttr = rig.DieWithParent()
 		if err := tracer.Start(); err != nil {
@@ -93,11 +94,25 @@ func tampered(calls, inject string) func(context.Context, *world, planned, *memb
 				_ = tracer.Process.Kill() // the kernel lets go of what it held
 				<-ended
 			}
-			b, err := os.ReadFile(log)
-			w.logf("%s: %d calls were tampered with", m.name, bytes.Count(b, []byte("(INJECTED)"))+bytes.Count(b, []byte("(DELAYED)")))
-			return errors.Join(err, w.back(ctx, m))
+			w.logf("%s: %d calls were tampered with", m.name, tamperedCalls(log))
+			return w.back(ctx, m)
 		}, nil
 	}
+}
+
+// tamperedCalls counts the calls in strace's log that were tampered with.
+func tamperedCalls(log string) int {
+	b, err := os.ReadFile(log)
+	if err != nil { // it was never written to
+		return 0
+	}
+	return bytes.Count(b, []byte("(INJECTED)")) + bytes.Count(b, []byte("(DELAYED)"))
+}
+
+// hasTampered reports whether any call of the member's was tampered with yet,
+// or its process has ended, by which nothing is left to be.
+func hasTampered(_ *world, m *member) func() bool {
+	return func() bool { return tamperedCalls(m.trace) > 0 || !m.node.Running() }
 }
 
 // refillEvery is how often what a node has given up of its disk is taken.

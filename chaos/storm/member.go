@@ -27,6 +27,7 @@ type member struct {
 
 	node    *rig.Node // of its owner
 	nodes   int       // so many there have been; of its owner
+	trace   string    // file that tells which system calls were tampered with last; of its owner
 	mounted []string  // their data dirs, where they have file systems of their own; of its owner
 
 	mu   sync.Mutex // guards what follows

@@ -21,7 +21,7 @@ func sleepers(t *testing.T, count int) *world {
 	if err := os.WriteFile(bin, []byte("#!/bin/sh\nexec sleep 600\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{bin: bin, dir: dir, logf: t.Logf, claims: newClaims((count - 1) / 2), wrong: map[string][]string{}}
+	w := &world{bin: bin, dir: dir, logf: t.Logf, claims: newClaims((count - 1) / 2), wrong: map[string][]string{}, idle: map[string]int{}}
 	for i := range count {
 		m := &member{name: "n" + string(rune('1'+i))}
 		if err := m.replace(bin, dir, "", nil); err != nil {
@@ -82,30 +82,44 @@ func TestEveryFaultThatIsPutOnIsTakenOff(t *testing.T) {
 		ends   time.Duration // of the run; 0: after all of it
 		log    []string      // sorted
 		wrong  int
+		idle   int
 	}{
 		{"one", func(d *deeds) []planned {
 			return []planned{{long: time.Millisecond, kind: d.kind("a", nodeLane, nil), pick: anyone, node: 1}}
-		}, 0, []string{"a off n2", "a on n2"}, 0},
+		}, 0, []string{"a off n2", "a on n2"}, 0, 0},
 		{"one that fails half-way", func(d *deeds) []planned {
 			return []planned{{long: time.Hour, kind: d.kind("a", nodeLane, broken), pick: anyone, node: 2}}
-		}, 0, []string{"a off n3", "a on n3"}, 1},
+		}, 0, []string{"a off n3", "a on n3"}, 1, 0},
 		{"three for one node", func(d *deeds) []planned {
 			k := d.kind("a", killLane, nil)
 			f := planned{long: 100 * time.Millisecond, kind: k, pick: anyone, node: 4}
 			return []planned{f, f, f}
-		}, 0, nil, 0},
+		}, 0, nil, 0, 0},
 		{"for nobody, beside all", func(d *deeds) []planned {
 			return []planned{
 				{long: 50 * time.Millisecond, kind: d.kind("a", wholeLane, nil)},
 				{long: 50 * time.Millisecond, kind: d.kind("b", storeLane, nil), pick: nobody},
 			}
-		}, 0, []string{"a off all", "a on all", "b off all", "b on all"}, 0},
+		}, 0, []string{"a off all", "a on all", "b off all", "b on all"}, 0, 0},
 		{"the run is told to end", func(d *deeds) []planned {
 			return []planned{
 				{long: time.Hour, kind: d.kind("a", nodeLane, nil), pick: anyone},
 				{at: time.Hour, long: time.Hour, kind: d.kind("b", nodeLane, nil), pick: anyone},
 			}
-		}, 100 * time.Millisecond, []string{"a off n1", "a on n1"}, 0},
+		}, 100 * time.Millisecond, []string{"a off n1", "a on n1"}, 0, 0},
+		{"one that hits nothing, until the run ends", func(d *deeds) []planned {
+			k := d.kind("a", nodeLane, nil)
+			k.met = func(*world, *member) func() bool { return func() bool { return false } }
+			return []planned{{long: time.Millisecond, kind: k, pick: anyone}}
+		}, 200 * time.Millisecond, []string{"a off n1", "a on n1"}, 0, 1},
+		{"one that hits something late", func(d *deeds) []planned {
+			k := d.kind("a", nodeLane, nil)
+			k.met = func(*world, *member) func() bool {
+				calls := 0
+				return func() bool { calls++; return calls > 2 }
+			}
+			return []planned{{long: time.Millisecond, kind: k, pick: anyone}}
+		}, 0, []string{"a off n1", "a on n1"}, 0, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := sleepers(t, 5)
@@ -118,6 +132,9 @@ func TestEveryFaultThatIsPutOnIsTakenOff(t *testing.T) {
 				defer cancel()
 			}
 			s.perform(ctx, tc.faults(d))
+			if got := w.idle["a"]; got != tc.idle {
+				t.Errorf("%d faults hit nothing, want %d", got, tc.idle)
+			}
 			if len(d.on) > 0 {
 				t.Errorf("still on: %v", d.on)
 			}

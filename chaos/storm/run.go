@@ -162,6 +162,12 @@ const (
 // judge adds the bars that the faults themselves have to meet.
 func (o options) judge(v *verdict, w *world, t *timeline, can []*kind) {
 	counts := t.counts()
+	w.mu.Lock()
+	for name, missed := range w.idle {
+		counts[name] -= missed
+		v.figure(name+" that hit nothing, and are not counted", "%d", missed)
+	}
+	w.mu.Unlock()
 	rarest := len(counts) + 1<<20
 	var names []string
 	for _, k := range can {

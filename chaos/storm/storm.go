@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -63,7 +64,7 @@ func (s *storm) one(ctx context.Context, f planned) {
 	if err != nil {
 		s.wrongly(badFault, "%s %s: %v", f.kind.name, target, err)
 	} else {
-		_ = rig.Pause(ctx, f.long) // it is healed when the run ends
+		s.hold(ctx, f, m)
 	}
 	if heal == nil {
 		return
@@ -75,6 +76,32 @@ func (s *storm) one(ctx context.Context, f planned) {
 	}
 	s.logf("%s %s is over", f.kind.name, target)
 }
+
+// hold lets a fault last, until the run ends at most.
+func (s *storm) hold(ctx context.Context, f planned, m *member) {
+	var met func() bool
+	if f.kind.met != nil {
+		met = f.kind.met(s.world, m)
+	}
+	_ = rig.Pause(ctx, f.long) // it is healed when the run ends
+	if met == nil {
+		return
+	}
+	err := rig.Await(ctx, f.kind.name+" hits something", metWithin, func(context.Context) error {
+		if !met() {
+			return errNothingHit
+		}
+		return nil
+	})
+	if err != nil {
+		s.missed(f.kind.name)
+	}
+}
+
+// metWithin is how much longer a fault stays that has hit nothing.
+const metWithin = 20 * time.Second
+
+var errNothingHit = errors.New("nothing yet")
 
 // within bounds what is done also when the run is told to end: by a time, and
 // by the run's own.

@@ -37,6 +37,7 @@ type world struct {
 
 	mu    sync.Mutex // guards what follows
 	skew  time.Duration
+	idle  map[string]int      // by kind: faults that hit nothing
 	wrong map[string][]string // by what it is: what went wrong that no checker sees
 }
 
@@ -63,7 +64,7 @@ cache: {data: 4MiB} # so that reads need the store
 // newWorld starts the servers, the proxies and a cluster of that many nodes.
 // What it returns is to be closed, also beside an error.
 func newWorld(ctx context.Context, o options, dir string, logf func(string, ...any)) (*world, error) {
-	w := &world{bin: o.bin, dir: dir, logf: logf, claims: newClaims((o.nodes - 1) / 2), clocks: hasTag(o.bin, "chaos"), wrong: map[string][]string{}}
+	w := &world{bin: o.bin, dir: dir, logf: logf, claims: newClaims((o.nodes - 1) / 2), clocks: hasTag(o.bin, "chaos"), wrong: map[string][]string{}, idle: map[string]int{}}
 	for _, d := range []string{w.source(), w.incoming(), filepath.Join(dir, "servers"), filepath.Join(dir, "nodes"), filepath.Join(dir, "clocks")} {
 		if err := os.Mkdir(d, 0o755); err != nil { // Postgres looks for its own, as somebody else
 			return w, err
@@ -264,6 +265,14 @@ func (w *world) wrongly(what, format string, args ...any) {
 	defer w.mu.Unlock()
 	w.wrong[what] = append(w.wrong[what], fmt.Sprintf(format, args...))
 	w.logf("%s: %s", what, w.wrong[what][len(w.wrong[what])-1])
+}
+
+// missed notes that a fault hit nothing.
+func (w *world) missed(kind string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.idle[kind]++
+	w.logf("%s hit nothing", kind)
 }
 
 // skewed notes that a clock is wrong by that much.
