@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/datavision/desnode/chaos/rig"
@@ -59,5 +58,5 @@ func oneWay(ctx context.Context, w *world, f planned, m *member) (func(context.C
 	return func(ctx context.Context) error {
 		defer m.well()
 		return m.host.Unfilter(ctx)
-	}, errors.Join(err)
+	}, err
 }

@@ -121,12 +121,12 @@ func (w *world) scene(ledger *ledger) *scene {
 // rage has load, checks and faults go on together until the faults' time is
 // over and all of them are healed.
 func (o options) rage(ctx context.Context, w *world, l *load, c *checker, faults []planned) (ended time.Time, err error) {
-	beside, cancel := context.WithCancelCause(ctx)
+	together, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	deadline, _ := ctx.Deadline()
 	st := &storm{world: w, timeline: l.timeline, deadline: deadline}
 	watched := func(what string, run func(context.Context) error) *rig.Task {
-		return rig.Begin(beside, func(ctx context.Context) error {
+		return rig.Begin(together, func(ctx context.Context) error {
 			err := run(ctx)
 			if err != nil {
 				err = fmt.Errorf("%s: %w", what, err)
@@ -136,7 +136,7 @@ func (o options) rage(ctx context.Context, w *world, l *load, c *checker, faults
 		})
 	}
 	load, check := watched("load", l.run), watched("checker", c.run)
-	storming, stop := context.WithDeadline(beside, l.timeline.start.Add(o.length))
+	storming, stop := context.WithDeadline(together, l.timeline.start.Add(o.length))
 	st.perform(storming, faults)
 	sleep(storming, l.timeline.start.Add(o.length))
 	stop()
