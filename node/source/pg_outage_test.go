@@ -213,7 +213,7 @@ func TestPgBouncer(t *testing.T) {
 					acks := acksOf(chunk, desformat.PackID{1})
 					acks[0].Name = "another"
 					results, err := p.Acknowledge(t.Context(), acks, 5, time.Unix(2e9, 0))
-					if err != nil || results[0] != source.AckGone || slices.ContainsFunc(results[1:], func(r source.AckResult) bool { return r != source.AckDone }) {
+					if err != nil || results[0] != source.AckNoRow || slices.ContainsFunc(results[1:], func(r source.AckResult) bool { return r != source.AckDone }) {
 						t.Errorf("acknowledge: %v, %v", results, err)
 					}
 				})

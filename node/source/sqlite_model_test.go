@@ -163,8 +163,11 @@ func (l *life) acknowledge(rt *rapid.T) {
 	w := &l.want
 	done := w.State == source.Marked && r.Version == w.Version && r.Size == w.Size && r.ModTime.Equal(w.ModTime)
 	want := source.AckGone
-	if done || w.Pack == pack {
+	switch {
+	case done || w.Pack == pack:
 		want = source.AckDone
+	case !w.Pack.IsZero():
+		want = source.AckOtherPack
 	}
 	if got[0] != want {
 		rt.Fatalf("acknowledge of %+v (fresh %v): %v, want %v", r, fresh, got[0], want)
