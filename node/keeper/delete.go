@@ -160,7 +160,7 @@ func (k *Keeper) anyDue(ctx context.Context, id desformat.PackID) (bool, error) 
 func (k *Keeper) setDrained(p *raftmeta.Pack) {
 	now := k.cfg.Now()
 	wait := now.Sub(p.Created.Add(k.cfg.DeleteGrace)) / 2
-	wait = min(max(wait, time.Second), time.Hour)
+	wait = min(max(wait, time.Second), drainedMost)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.drained[p.ID] = now.Add(wait)

@@ -20,6 +20,8 @@ const (
 	retryMost  = 5 * time.Minute
 	waitMost   = 30 * time.Second // for what is no fault
 
+	drainedMost = time.Hour // before the next look at a pack without due rows
+
 	// clockSkew is how far the clocks of two nodes may be apart.
 	clockSkew = time.Minute
 )
@@ -243,12 +245,17 @@ func (s *survey) add(to *[]task, key taskKey, run func(context.Context) error) {
 	s.k.mu.Lock()
 	r, failed := s.k.retryAt[key]
 	s.k.mu.Unlock()
-	if failed && r.at.After(s.now) {
+	if failed && comes(r.at, s.now, retryMost) {
 		s.wake(r.at)
 		return
 	}
 	*to = append(*to, task{key, run})
 }
+
+// comes reports whether a moment that was set at most so far ahead is still to
+// come. One that is farther away was set by a clock that has been put back
+// since: nobody waits for it.
+func comes(at, now time.Time, most time.Duration) bool { return at.After(now) && at.Sub(now) <= most }
 
 func (s *survey) wake(at time.Time) {
 	if at.Before(s.next) {
@@ -287,7 +294,7 @@ func (s *survey) mayBeDue(p *raftmeta.Pack) bool {
 	}
 	at := p.Created.Add(s.k.cfg.DeleteGrace)
 	s.k.mu.Lock()
-	if d := s.k.drained[p.ID]; d.After(at) {
+	if d := s.k.drained[p.ID]; d.After(at) && comes(d, s.now, drainedMost) {
 		at = d
 	}
 	s.k.mu.Unlock()

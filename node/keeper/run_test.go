@@ -139,6 +139,49 @@ func TestFailedTaskWaitsForItsRetry(t *testing.T) {
 	}
 }
 
+func TestRetrySetByAClockThatWasAheadIsNotWaitedFor(t *testing.T) {
+	w := newWorld(t)
+	w.register("a")
+	p := w.pack()
+	k := w.keeper(nil)
+	key := taskKey{raftmeta.JobVerify, p.ID}
+	w.clock.advance(26 * time.Hour)
+	broken := errors.New("broken")
+	if err := k.try(t.Context(), task{key, func(context.Context) error { return broken }}); !errors.Is(err, broken) {
+		t.Fatalf("try = %v", err)
+	}
+	found := func() bool {
+		tasks, _ := k.find()
+		return slices.ContainsFunc(tasks, func(t task) bool { return t.taskKey == key })
+	}
+	if found() {
+		t.Error("found again at once")
+	}
+	w.clock.advance(-26 * time.Hour)
+	if !found() {
+		t.Error("not found after the clock was put back: it would wait for 26 hours")
+	}
+}
+
+func TestPackDrainedByAClockThatWasAheadIsLookedAt(t *testing.T) {
+	w := newWorld(t)
+	p := w.archived("a")
+	k := w.keeper(nil)
+	w.clock.advance(26 * time.Hour)
+	k.setDrained(p)
+	due := func() bool {
+		s := &survey{k: k, view: w.meta.View(), now: w.clock.now, next: w.clock.now.Add(time.Hour)}
+		return s.mayBeDue(p)
+	}
+	if due() {
+		t.Error("due right after it was found to be drained")
+	}
+	w.clock.advance(-25 * time.Hour)
+	if !due() {
+		t.Error("not due after the clock was put back")
+	}
+}
+
 func TestPackWithoutDueRowsIsLeftInPeace(t *testing.T) {
 	w := newWorld(t)
 	w.archived("a")
