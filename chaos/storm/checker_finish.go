@@ -41,7 +41,7 @@ func (c *checker) finish(ctx context.Context, within time.Duration) error {
 			early++
 		}
 	}
-	c.verdict.figure("originals kept, since the clock that acknowledged them was ahead", "%d", early)
+	c.verdict.figure("originals kept, since the clock that packed or acknowledged them was ahead", "%d", early)
 	packs, err := c.settledPacks(ctx, time.Minute)
 	if err != nil {
 		return err
@@ -135,7 +135,9 @@ func (c *checker) flush(ctx context.Context) error {
 // clock was ahead begins the grace before deletion in the future: nothing is
 // lost by that, and nobody waits for it here.
 func (c *checker) unfinished(r row) string {
-	done := r.state == stateDeleted || r.state == statePacked && (!c.deletes || r.packed.After(time.Now()))
+	now := time.Now()
+	ahead := r.packed.After(now) || c.packs.ahead(r.pack, now)
+	done := r.state == stateDeleted || r.state == statePacked && (!c.deletes || ahead)
 	f := c.ledger.named(r.name)
 	switch {
 	case f == nil:

@@ -17,11 +17,12 @@ import (
 
 // packInfo is one entry of the manifest.
 type packInfo struct {
-	ID           string `json:"id"`
-	Key          string `json:"key"`
-	Records      int    `json:"records"`
-	Dead         int    `json:"dead"`
-	Acknowledged bool   `json:"acknowledged"`
+	ID           string    `json:"id"`
+	Key          string    `json:"key"`
+	Records      int       `json:"records"`
+	Dead         int       `json:"dead"`
+	Acknowledged bool      `json:"acknowledged"`
+	Created      time.Time `json:"created"`
 	Copies       []struct {
 		VerifiedAt time.Time `json:"verified_at"`
 		Damage     string    `json:"damage"`
@@ -33,6 +34,7 @@ type packWatch struct {
 	mu       sync.Mutex           // guards what follows
 	verified map[string]time.Time // by pack: when an answer first said so
 	stamped  map[string]time.Time // by pack: when it was, by the verifier's clock
+	created  map[string]time.Time // by the packer's clock
 	damaged  map[string]bool
 }
 
@@ -63,9 +65,10 @@ func (w *packWatch) take(v *verdict, packs []packInfo, now time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.verified == nil {
-		w.verified, w.stamped, w.damaged = map[string]time.Time{}, map[string]time.Time{}, map[string]bool{}
+		w.verified, w.stamped, w.created, w.damaged = map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}, map[string]bool{}
 	}
 	for _, p := range packs {
+		w.created[p.ID] = p.Created
 		for _, one := range p.Copies {
 			if one.Damage != "" && !w.damaged[p.ID] {
 				w.damaged[p.ID] = true
@@ -86,6 +89,13 @@ func (w *packWatch) proven(pack string, by time.Time, skew time.Duration) (prove
 	defer w.mu.Unlock()
 	at, known := w.verified[pack]
 	return known && (!at.After(by) || !w.stamped[pack].After(by.Add(skew))), known
+}
+
+// ahead reports whether a pack was made by a clock that is ahead of now.
+func (w *packWatch) ahead(pack string, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.created[pack].After(now)
 }
 
 // record is one record of a pack's own listing.

@@ -340,13 +340,16 @@ func TestUnfinishedRows(t *testing.T) {
 	old.sum = f.versions[0].sum
 	ahead := rowOf(f, statePacked)
 	ahead.packed = time.Now().Add(time.Hour)
+	inFuture := rowOf(f, statePacked)
+	inFuture.pack = "future"
 	for _, tc := range []struct {
 		name    string
 		r       row
 		deletes bool
 		done    bool
 	}{
-		{"PACKED by a clock that was ahead", ahead, true, true},
+		{"acknowledged by a clock that was ahead", ahead, true, true},
+		{"packed by a clock that was ahead", inFuture, true, true},
 		{"PACKED", rowOf(f, statePacked), false, true},
 		{"PACKED where originals are deleted", rowOf(f, statePacked), true, false},
 		{"DELETED_SOURCE", rowOf(f, stateDeleted), true, true},
@@ -355,7 +358,9 @@ func TestUnfinishedRows(t *testing.T) {
 		{"PACKED with the older version", old, false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if why := newChecker(s, tc.deletes).unfinished(tc.r); (why == "") != tc.done {
+			c := newChecker(s, tc.deletes)
+			c.packs.take(s.verdict, []packInfo{{ID: "future", Created: time.Now().Add(time.Hour)}, {ID: "p", Created: time.Now().Add(-time.Hour)}}, time.Now())
+			if why := c.unfinished(tc.r); (why == "") != tc.done {
 				t.Errorf("%q, done: %t", why, tc.done)
 			}
 		})
