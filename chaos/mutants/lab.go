@@ -47,6 +47,17 @@ type verdict struct {
 	Said   []string `json:"said,omitempty"` // the failed tests' first words
 }
 
+// reason is why the mutant was not caught, in one line.
+func (v verdict) reason() string { return strings.Join(strings.Fields(v.Why), " ") }
+
+// summary says in one line what became of the mutant.
+func (v verdict) summary() string {
+	if v.Caught {
+		return fmt.Sprintf("%s: caught in %.0f s", v.Name, v.Took)
+	}
+	return fmt.Sprintf("%s: SURVIVES: %s", v.Name, v.reason())
+}
+
 // Why a mutant proves nothing.
 var (
 	errPatch    = errors.New("the patch does not apply")
@@ -60,7 +71,6 @@ var (
 type lab struct {
 	root    string
 	limit   time.Duration
-	log     io.Writer
 	healthy map[string]error // what a test says without a mutant
 }
 
@@ -141,7 +151,6 @@ func (l *lab) try(ctx context.Context, m mutant) verdict {
 	for _, t := range m.tests {
 		v.Tests = append(v.Tests, t.String())
 	}
-	fmt.Fprintf(l.log, "%s: %s\n", m.name, m.change)
 	said, err := l.attempt(ctx, m)
 	v.Said, v.Caught = said, err == nil
 	if err != nil {
@@ -178,7 +187,7 @@ func (l *lab) attempt(ctx context.Context, m mutant) (said []string, err error) 
 }
 
 func (l *lab) command(ctx context.Context, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, "go", args...) //nolint:gosec // G204: this program's own words
+	c := exec.CommandContext(ctx, "go", args...)
 	c.Dir = l.root
 	return c
 }

@@ -31,6 +31,7 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
+	say := func(args ...any) { _, _ = fmt.Fprintln(stderr, args...) } // nobody reads what can't be written
 	flags := flag.NewFlagSet("mutants", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	format := flags.String("o", "text", "what is printed: text or json")
@@ -41,25 +42,27 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	chosen, err := regexp.Compile(*only)
 	if err != nil || *format != "text" && *format != "json" {
-		fmt.Fprintln(stderr, "mutants: -run takes a regular expression, -o text or json", err)
+		say("mutants: -run takes a regular expression, -o text or json", err)
 		return 2
 	}
 	root, err := moduleRoot()
 	if err != nil {
-		fmt.Fprintln(stderr, "mutants:", err)
+		say("mutants:", err)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	l := lab{root: root, limit: *limit, log: stderr, healthy: map[string]error{}}
+	l := lab{root: root, limit: *limit, healthy: map[string]error{}}
 	var all []verdict
 	for _, m := range mutants() {
 		if ctx.Err() == nil && chosen.MatchString(m.name) {
-			all = append(all, l.try(ctx, m))
+			v := l.try(ctx, m)
+			all = append(all, v)
+			say(v.summary())
 		}
 	}
 	if err := report(stdout, *format, all); err != nil {
-		fmt.Fprintln(stderr, "mutants:", err)
+		say("mutants:", err)
 		return 2
 	}
 	for _, v := range all {
@@ -68,7 +71,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		}
 	}
 	if ctx.Err() != nil || len(all) == 0 {
-		fmt.Fprintln(stderr, "mutants: not all of them were tried")
+		say("mutants: not all of them were tried")
 		return 1
 	}
 	return 0
@@ -90,7 +93,7 @@ func report(to io.Writer, format string, all []verdict) error {
 	for _, v := range all {
 		said := "caught"
 		if !v.Caught {
-			said = "**survives**: " + strings.Join(strings.Fields(v.Why), " ")
+			said = "**survives**: " + v.reason()
 		}
 		tests := "`" + strings.Join(v.Tests, "`, `") + "`"
 		err = errors.Join(err, row(v.Rule, v.Change, tests, said))

@@ -113,7 +113,7 @@ func TestVerdicts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	l := lab{root: dir, limit: time.Minute, log: t.Output(), healthy: map[string]error{}}
+	l := lab{root: dir, limit: time.Minute, healthy: map[string]error{}}
 	for _, c := range []struct {
 		name, old, new, test string
 		why                  error // nil: caught

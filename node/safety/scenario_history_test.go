@@ -376,7 +376,7 @@ func TestRandomHistoriesLoseNothing(t *testing.T) {
 	var failed, restores atomic.Int64
 	inParallel(t, lives, &failed, func(t *testing.T, i int) {
 		h := &history{
-			world: newWorld(t, effects(), nil), random: rand.New(rand.NewPCG(uint64(i), 5)), //nolint:gosec // G404: not a secret
+			world: newWorld(t, effects(), nil), random: rand.New(rand.NewPCG(uint64(i), 5)),
 			times: map[string][]time.Time{},
 		}
 		h.files.write(theRoot+"/keep", []byte("of nobody"), h.now())
