@@ -16,12 +16,15 @@ import (
 	"github.com/datavision/desnode/chaos/rig"
 )
 
-// Times that a run takes beside its length: all together three minutes.
-const (
-	beside      = 3 * time.Minute
-	beforeEnd   = 40 * time.Second // of that, for the checks once all is archived
-	closeWithin = 20 * time.Second
-)
+// closeWithin is what the end of the processes may take.
+const closeWithin = 20 * time.Second
+
+// beside is what a run takes beside its length at most: the longer it was, the
+// more there is to finish and to read back.
+func beside(length time.Duration) time.Duration { return 3*time.Minute + length/10 }
+
+// checking is how much of that is for the checks once all is archived.
+func checking(length time.Duration) time.Duration { return 40*time.Second + length/20 }
 
 // run makes one run in a folder of its own, and returns the exit code.
 func (o options) run(ctx context.Context, stdout, stderr io.Writer) (code int) {
@@ -33,7 +36,8 @@ func (o options) run(ctx context.Context, stdout, stderr io.Writer) (code int) {
 		say(stderr, "storm: %v\n", err)
 		return 1
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, o.length+beside-closeWithin, fmt.Errorf("given up after %s", o.length+beside-closeWithin))
+	within := o.length + beside(o.length) - closeWithin
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("given up after %s", within))
 	defer cancel()
 	rep, err := o.try(ctx, dir, logger(stderr))
 	if rep == nil {
@@ -95,7 +99,7 @@ func (o options) try(ctx context.Context, dir string, logf func(string, ...any))
 	ended, failed := o.rage(ctx, w, l, c, plan(o.seed, o.length, o.nodes, can))
 	if failed == nil {
 		deadline, _ := ctx.Deadline()
-		failed = errors.Join(l.finish(ctx), c.finish(ctx, time.Until(deadline)-beforeEnd))
+		failed = errors.Join(l.finish(ctx), c.finish(ctx, time.Until(deadline)-checking(o.length)))
 	}
 	if failed != nil && ctx.Err() != nil {
 		failed = errors.Join(context.Cause(ctx), failed)
