@@ -112,7 +112,7 @@ func eight() []mutant {
 				old:  `	err := l.f.Sync()`,
 				new:  `	var err error`,
 			}},
-			tests: []target{{"node/safety", "TestCrashPointArchive"}},
+			tests: []target{{"node/safety", "TestCrashPointDeletionOff"}},
 		},
 	}
 }

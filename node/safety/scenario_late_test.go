@@ -1,11 +1,13 @@
 package safety
 
 import (
+	"slices"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -80,9 +82,12 @@ func (w *world) rounds(n int) {
 }
 
 // standStill makes the node stand still after its n-th effect of the run. From
-// then on its own view of the manifest is not the newest; the checks' is.
-func (w *world) standStill(n int, s standstill) (at *effect) {
+// then on its own view of the manifest is not the newest; the checks' is. late
+// names the packs that it has committed by a lease which it had before.
+func (w *world) standStill(n int, s standstill) (at *effect, late func() []string) {
 	at = &effect{}
+	var fenced []desformat.Token
+	var known map[desformat.PackID]*raftmeta.Pack
 	seen, usual := 0, w.gate.boundary
 	var newest *raftmeta.Local
 	w.gate.boundary = func(e effect, wrote bool) {
@@ -97,13 +102,25 @@ func (w *world) standStill(n int, s standstill) (at *effect) {
 			return
 		}
 		*at = e
+		for _, l := range w.view().Leases() {
+			fenced = append(fenced, l.Token)
+		}
 		w.takeOver(s)
 		var err error
 		if newest, err = raftmeta.OpenLocal(raftmeta.LocalConfig{Node: "checker", Cluster: theCluster, Journal: w.journal}); err != nil {
 			w.judge.Errorf("read the manifest: %v", err)
+			return
 		}
+		known = packsOf(newest.View())
 	}
-	return at
+	return at, func() (packs []string) {
+		for id, p := range packsOf(w.view()) {
+			if known[id] == nil && slices.Contains(fenced, p.Token) {
+				packs = append(packs, id.String())
+			}
+		}
+		return packs
+	}
 }
 
 func twoFiles(w *world) {
@@ -133,7 +150,7 @@ func TestLateNodeChangesNothingThatIsSafe(t *testing.T) {
 		n, kind := i/len(kinds)+1, kinds[i%len(kinds)]
 		w := newWorld(t, effects(), nil)
 		twoFiles(w)
-		at := w.standStill(n, kind)
+		at, late := w.standStill(n, kind)
 		w.live(16, w.archived)
 		w.pass(25 * time.Hour)
 		w.rounds(2)
@@ -147,6 +164,9 @@ func TestLateNodeChangesNothingThatIsSafe(t *testing.T) {
 		w.meta = w.node.meta
 		w.wantEnd()
 		w.wantTidy()
+		if packs := late(); len(packs) > 0 {
+			w.judge.Errorf("packs %v were committed by a lease that had ended", packs)
+		}
 		w.stop()
 		if said := w.judge.end(); len(said) > 0 {
 			failed.Add(1)
