@@ -181,3 +181,31 @@ func TestClaimIsCut(t *testing.T) {
 		}
 	}
 }
+
+// A store that has lost the claim of a generation gives its number a second time.
+// What was packed under it is not passed over as this life's own: the life ends,
+// and the next one finds it.
+func TestAGenerationWhoseClaimIsLostIsNotLivedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.write(1, "a.txt")
+	w.archive()
+	w.claim("node-2", nil)
+	w.rebuild(nil)
+	w.write(1, "b.txt")
+	w.archive()
+	w.check(w.store.Delete(t.Context(), generationKey(2)))
+
+	w.claim("node-3", nil)
+	if w.life.generation != 2 {
+		t.Fatalf("generation %d", w.life.generation)
+	}
+	r, err := New(w.config(nil))
+	w.check(err)
+	if err := r.Run(t.Context()); !errors.Is(err, ErrSuperseded) || w.life.View().RebuildDone(2) {
+		t.Errorf("Run = %v, done %t", err, w.life.View().RebuildDone(2))
+	}
+	w.claim("node-4", nil)
+	w.rebuild(nil)
+	w.wantServed("a.txt", 1)
+	w.wantServed("b.txt", 1)
+}

@@ -77,8 +77,7 @@ func (l *looking) list(ctx context.Context) error {
 	l.r.request()
 	err := l.r.cfg.Store.List(ctx, packPrefix, "", func(o store.Object) error {
 		l.listed++
-		l.object(o)
-		return ctx.Err()
+		return errors.Join(l.object(o), ctx.Err())
 	})
 	l.r.progress.add(func(s *Progress) {
 		s.Listed, s.Known, s.ToRead = l.listed, l.known, s.Read+len(l.wanted)
@@ -86,14 +85,16 @@ func (l *looking) list(ctx context.Context) error {
 	return err
 }
 
-func (l *looking) object(o store.Object) {
+func (l *looking) object(o store.Object) error {
 	_, token, id, err := desformat.ParsePackKey(o.Key)
 	if err != nil {
 		l.oddity(OddKey, o.Key, err.Error())
-		return
+		return nil
 	}
 	if token.Generation == l.view.Generation() {
-		return // of this life: announced before it was uploaded
+		// Nothing is packed before the rebuild is done, so others have lived under
+		// this number: their claim is gone from the store, or it was given twice.
+		return fmt.Errorf("%s is of generation %d, in which this life has packed nothing yet: %w", o.Key, token.Generation, ErrSuperseded)
 	}
 	switch p := l.view.Pack(id); {
 	case p != nil && p.Copies[0].Key != o.Key:
@@ -113,6 +114,7 @@ func (l *looking) object(o store.Object) {
 	default:
 		l.wanted = append(l.wanted, o)
 	}
+	return nil
 }
 
 // finding is what reading one footer has come to.
