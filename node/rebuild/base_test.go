@@ -199,3 +199,39 @@ func TestUnfitBases(t *testing.T) {
 		})
 	}
 }
+
+// A pack whose object was away while a life began, and that is there again, is no
+// garbage because a base of that life does not name it. What that life knew to be
+// garbage stays it.
+func TestAPackThatCameBackIsFoundBesideABase(t *testing.T) {
+	w := newWorld(t)
+	w.write(1, "dead.txt")
+	w.mark()
+	dead := w.abandon("dead.txt")
+	first := w.base()
+	w.pack()
+	packed := map[desformat.PackID]bool{firstPack(w): true}
+	w.write(1, "a.txt")
+	w.archive()
+	var key string
+	for p := range w.life.View().Packs() {
+		if !packed[p.ID] {
+			key = p.Copies[0].Key
+		}
+	}
+	body := string(w.store.Bytes(key))
+	w.check(w.store.Delete(t.Context(), key))
+	w.claim("node-2", nil)
+	w.rebuild(from(first))
+	w.wantServed("a.txt", 0)
+	second := w.base()
+	w.put(key, body)
+
+	w.claim("node-3", nil)
+	w.rebuild(from(second))
+	w.wantServed("a.txt", 1)
+	w.wantServed("dead.txt", 1)
+	if u := w.life.View().Uploads(); len(u) != 1 || u[0].Key != dead {
+		t.Errorf("uploads are %+v, want %s", u, dead)
+	}
+}

@@ -52,7 +52,10 @@ type deadTokens struct {
 	Generation uint64            `json:"generation"`
 	Applied    uint64            `json:"applied"` // Raft index
 	Live       []desformat.Token `json:"live,omitempty"`
-	Earlier    bool              `json:"earlier,omitempty"` // it knows all packs of earlier generations
+	// Garbage are the tokens of earlier generations under which it knows objects
+	// that are no packs. Of others it knows nothing: an object may have been away
+	// while its own life began.
+	Garbage []desformat.Token `json:"garbage,omitempty"`
 }
 
 // deadOf returns what base says of tokens; nil: nothing that counts. A life
@@ -62,7 +65,12 @@ func deadOf(base *raftmeta.View, generation uint64) *deadTokens {
 	if base.Generation()+1 != generation {
 		return nil
 	}
-	d := &deadTokens{Generation: base.Generation(), Applied: base.Applied(), Earlier: base.RebuildDone(base.Generation())}
+	d := &deadTokens{Generation: base.Generation(), Applied: base.Applied()}
+	for _, u := range base.Uploads() {
+		if u.Token.Generation < base.Generation() && base.Garbage(u) {
+			d.Garbage = append(d.Garbage, u.Token)
+		}
+	}
 	for _, l := range base.Leases() {
 		d.Live = append(d.Live, l.Token)
 	}
@@ -76,7 +84,7 @@ func (d *deadTokens) has(t desformat.Token) bool {
 	case d == nil, slices.Contains(d.Live, t):
 		return false
 	case t.Generation < d.Generation:
-		return d.Earlier
+		return slices.Contains(d.Garbage, t)
 	}
 	return t.Generation == d.Generation && t.Index <= d.Applied
 }
