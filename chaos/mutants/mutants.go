@@ -128,7 +128,7 @@ func more() []mutant {
 				old:  `	if newer == nil || newer.Type == `,
 				new:  `	if o.c.found || newer == nil || newer.Type == `,
 			}},
-			tests: []target{{"node/keeper", "TestOriginalOfAnOlderVersionStays"}, {"node/safety", "TestRandomHistoriesLoseNothing"}},
+			tests: []target{{"node/keeper", "TestOriginalOfAnOlderVersionStays"}},
 		},
 		{
 			name: "forgotten-pack-collected", rule: "an object goes only when its files are elsewhere",
@@ -182,7 +182,7 @@ func more() []mutant {
 				old:  `			if p.IsDead(loc.Ordinal) {`,
 				new:  `			if p.IsDead(loc.Ordinal) && p.Size < 0 {`,
 			}},
-			tests: []target{{"node/retriever", "TestDeadRecordsAreSkipped"}, {"node/safety", "TestCrashPointChanged"}},
+			tests: []target{{"node/retriever", "TestDeadRecordsAreSkipped"}},
 		},
 		{
 			name: "not-everywhere", rule: "every member has applied the AddPack",
