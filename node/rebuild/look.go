@@ -58,7 +58,7 @@ type looking struct {
 	view *raftmeta.View // when it began
 
 	listed, known int
-	wanted        []store.Object            // whose footers are read
+	wanted        []candidate               // whose footers are read
 	dead          []raftmeta.Upload         // objects that the base knows to be no packs
 	seen          map[desformat.PackID]bool // packs whose object is where it should be
 
@@ -66,6 +66,12 @@ type looking struct {
 	merged    map[desformat.PackID]raftmeta.Pack // to be adopted together, at the end
 	replacers map[desformat.PackID]raftmeta.Pack // by what they stand for
 	odd       []Odd
+}
+
+// candidate is an object that may be a pack, and the token in its key.
+type candidate struct {
+	store.Object
+	token desformat.Token
 }
 
 func (l *looking) oddity(kind OddKind, key, why string) {
@@ -79,6 +85,8 @@ func (l *looking) list(ctx context.Context) error {
 		l.listed++
 		return errors.Join(l.object(o), ctx.Err())
 	})
+	// Reads go on meanwhile: of two versions of a file the newer one is found first.
+	slices.SortStableFunc(l.wanted, func(a, b candidate) int { return b.token.Compare(a.token) })
 	l.r.progress.add(func(s *Progress) {
 		s.Listed, s.Known, s.ToRead = l.listed, l.known, s.Read+len(l.wanted)
 	})
@@ -112,7 +120,7 @@ func (l *looking) object(o store.Object) error {
 		}
 		l.dead = append(l.dead, raftmeta.Upload{Key: o.Key, Pack: id, Token: token, BeganAt: at})
 	default:
-		l.wanted = append(l.wanted, o)
+		l.wanted = append(l.wanted, candidate{o, token})
 	}
 	return nil
 }
@@ -136,7 +144,7 @@ func (l *looking) read(ctx context.Context) error {
 	go func() {
 		defer close(found)
 		ended <- parallel(ctx, l.r.cfg.Footers, len(l.wanted), func(i int) error {
-			f := l.r.footer(ctx, l.view, l.wanted[i])
+			f := l.r.footer(ctx, l.view, l.wanted[i].Object)
 			select {
 			case found <- f:
 				return nil

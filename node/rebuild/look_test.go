@@ -14,6 +14,7 @@ import (
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/node/store/storetest"
+	"github.com/datavision/desnode/raftmeta"
 )
 
 // What is no whole pack of this cluster is told, and left as it is: not adopted,
@@ -380,4 +381,51 @@ func TestTheLookThatCountsBeginsBehindTheFence(t *testing.T) {
 			t.Errorf("the fence was asked for %d times", asked)
 		}
 	})
+}
+
+// noted notes what is adopted, in its order.
+type noted struct {
+	Commands
+	calls [][]raftmeta.Pack
+}
+
+func (n *noted) Adopt(ctx context.Context, a raftmeta.Adoption) error {
+	n.calls = append(n.calls, slices.Clone(a.Packs))
+	return n.Commands.Adopt(ctx, a)
+}
+
+// Names are served while packs are still being adopted: of two versions the newer
+// one comes first, from a base as from the store.
+func TestNewerPacksAreAdoptedFirst(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		base bool
+	}{{"the packs alone", false}, {"from a base", true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(t)
+			for version := 1; version <= 6; version++ {
+				w.write(version, "a.txt")
+				w.archive()
+			}
+			base := w.base()
+			w.claim("node-2", nil)
+			n := &noted{Commands: w.life}
+			w.rebuild(func(c *Config) {
+				if tc.base {
+					from(base)(c)
+				}
+				c.Commands, c.Footers = n, 1
+			})
+			packs := 0
+			for _, call := range n.calls {
+				packs += len(call)
+				if !slices.IsSortedFunc(call, func(a, b raftmeta.Pack) int { return b.MaxSeq.Compare(a.MaxSeq) }) {
+					t.Errorf("adopted in the order %v", call)
+				}
+			}
+			if packs != 6 {
+				t.Errorf("%d packs adopted, want 6", packs)
+			}
+		})
+	}
 }

@@ -155,6 +155,7 @@ func (r *Rebuild) adoptBase(ctx context.Context, p *Plan) error {
 	for pack := range base.Packs() {
 		adoption.Packs = append(adoption.Packs, fromBase(pack, p.Dead != nil))
 	}
+	slices.SortFunc(adoption.Packs, func(a, b raftmeta.Pack) int { return b.MaxSeq.Compare(a.MaxSeq) }) // reads go on meanwhile
 	if err := r.cfg.Commands.Adopt(ctx, adoption); err != nil {
 		return fmt.Errorf("base %s: %w", p.Base, err)
 	}
