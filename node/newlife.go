@@ -16,6 +16,7 @@ import (
 
 	"github.com/datavision/desnode/node/backup"
 	"github.com/datavision/desnode/node/config"
+	"github.com/datavision/desnode/node/keeper"
 	"github.com/datavision/desnode/node/peers"
 	"github.com/datavision/desnode/node/rebuild"
 	"github.com/datavision/desnode/node/store"
@@ -275,13 +276,14 @@ func (n *Node) openBase(_ context.Context, base string) (*raftmeta.View, error) 
 
 // outlives reports whether a setting of the life before is taken over: what is
 // about its files and its work. Keys and addresses are the new life's own, the
-// store and the sources are as configured now.
+// store and the sources are as configured now, and which host deletes originals
+// is found out anew.
 func outlives(key string) bool {
 	switch key {
 	case storeKey, sourcesKey, flushKey:
 		return false
 	}
-	return !strings.HasPrefix(key, sourcePrefix) && !peers.IsKeySetting(key)
+	return !strings.HasPrefix(key, sourcePrefix) && !peers.IsKeySetting(key) && !keeper.IsHostSetting(key)
 }
 
 // HasBegun reports whether the data dir is that of a node that began a new life

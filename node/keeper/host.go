@@ -27,6 +27,11 @@ import (
 // hostSetting is the replicated setting that names the host.
 const hostSetting = "keeper/host"
 
+// IsHostSetting reports whether the setting names the host that deletes originals
+// in folders. It does not outlive its life of the cluster: a backup of it may be
+// older than the last move to another host, whose file ids stand in the rows.
+func IsHostSetting(key string) bool { return key == hostSetting }
+
 // filesHost is what it says.
 type filesHost struct {
 	Host string          `json:"host"`
