@@ -128,11 +128,15 @@ func (a *acknowledging) flush(ctx context.Context, name string) error {
 	if len(results) != len(b.acks) {
 		return fmt.Errorf("source %s: %d results for %d rows", name, len(results), len(b.acks))
 	}
+	elsewhere, err := a.elsewhere(ctx, a.k.sources[name], b.acks, results)
+	if err != nil {
+		return fmt.Errorf("source %s: %w", name, err)
+	}
 	for i, r := range results {
 		if r == source.AckRefused && a.refused != nil {
 			a.refused(name, b.acks[i].ID, b.acks[i].Version)
 		}
-		dead, err := a.isDead(ctx, a.k.sources[name], b.acks[i], r)
+		dead, err := a.isDead(ctx, a.k.sources[name], b.acks[i], r, elsewhere)
 		switch {
 		case err != nil:
 			return fmt.Errorf("source %s: row %s: %w", name, b.acks[i].ID, err)

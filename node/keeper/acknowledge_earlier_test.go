@@ -83,6 +83,13 @@ func TestRecordsOfAnEarlierLife(t *testing.T) {
 			w.registerAgainAt("x", 2*time.Second)
 			w.check(os.Chtimes(w.path("x"), time.Time{}, w.row("x").ModTime))
 		}, true, source.Active},
+		{"the id is another file's", func(w *world, _ *raftmeta.Pack) {
+			w.exec("DELETE FROM files WHERE name = 'x'")
+			w.write(w.path("y"), "what y holds")
+			info, err := os.Stat(w.path("y"))
+			w.check(err)
+			w.exec("INSERT INTO files (id, name, path, size, modified_at, archive_version) VALUES (1, 'y', ?, ?, ?, 7)", w.path("y"), info.Size(), info.ModTime().UnixNano())
+		}, false, ""},
 		{"changed, and its file is another", func(w *world, _ *raftmeta.Pack) { w.registerAgainAt("x", 2*time.Second) }, false, source.Active},
 		{"changed, and its file is gone", func(w *world, _ *raftmeta.Pack) {
 			w.registerAgainAt("x", 2*time.Second)

@@ -14,8 +14,9 @@
 //
 //   - Of a pack of an earlier life of the cluster, which a rebuild has found, a
 //     record is dead only when its row lists another file by now, no pack has the
-//     row, and that file stands (acknowledge_earlier.go). A database that lost or
-//     forgot rows, whatever it says, makes no record dead.
+//     row, and that file stands; or when its row was acknowledged, at a later
+//     version, to an older pack, which has what it lists (acknowledge_earlier.go).
+//     A database that lost or forgot rows, whatever it says, makes no record dead.
 //
 //   - Before the rebuild that begins this life is recorded as done, the keeper
 //     begins nothing by itself: not all packs are known.
@@ -28,7 +29,8 @@
 //   - An error of the store or of a database never means "missing". Only the
 //     store's own "not found" and the folder's own "no such file" do.
 //
-//   - Verification never deletes. It records what it found.
+//   - Verification never deletes. It records what it found. What reads find
+//     damaged is verified ahead of its turn, once an hour at most.
 //
 //   - At every moment a file's content is at its path, or under its quarantine
 //     name beside it, or in a pack that was verified within the last 24 hours.

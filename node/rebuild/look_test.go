@@ -429,3 +429,39 @@ func TestNewerPacksAreAdoptedFirst(t *testing.T) {
 		})
 	}
 }
+
+// A file that was changed, and changed back before its new content was
+// acknowledged, is what its row says it is, though a newer record is found that
+// was dead: its original is gone, and nobody will archive it as the newest again.
+func TestAFileThatWentBackIsServedAsItsRowSays(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("the newer pack was committed %t", committed), func(t *testing.T) {
+			w := newWorld(t)
+			w.write(1, "a.txt")
+			w.archive()
+			w.write(2, "a.txt")
+			w.mark()
+			if committed {
+				w.wait = true
+				w.pack()
+				w.wait = false
+			} else {
+				w.abandon("a.txt")
+			}
+			w.write(1, "a.txt")
+			w.check(w.keeper(nil).Once(t.Context()))
+			w.archive() // the archive has it: it is acknowledged again
+			w.deleteOriginals()
+			w.wantServed("a.txt", 1)
+			states := w.states()
+			if !strings.HasPrefix(states["a.txt"], "DELETED_SOURCE version 3") || len(w.snapshot()) != map[bool]int{true: 2, false: 1}[committed] {
+				t.Fatalf("%v, %d packs", states, len(w.snapshot()))
+			}
+
+			w.claim("node-2", nil)
+			w.rebuild(nil)
+			w.wantServed("a.txt", 1)
+			w.wantStates(states)
+		})
+	}
+}
