@@ -87,18 +87,18 @@ func (w *world) rounds(n int) {
 func (w *world) standStill(n int, s standstill) (at *effect, late func() []string) {
 	at = &effect{}
 	var fenced []desformat.Token
-	var known map[desformat.PackID]*raftmeta.Pack
-	seen, usual := 0, w.gate.boundary
-	var newest *raftmeta.Local
+	known := map[desformat.PackID]bool{}
+	usual := w.gate.boundary
+	var seen atomic.Int64
+	var newest atomic.Pointer[raftmeta.Local]
 	w.gate.boundary = func(e effect, wrote bool) {
-		if newest != nil {
-			if err := newest.CatchUp(); err != nil {
+		if m := newest.Load(); m != nil {
+			if err := m.CatchUp(); err != nil {
 				w.judge.Errorf("catch up: %v", err)
 			}
-			w.meta = newest
 		}
 		usual(e, wrote)
-		if seen++; seen != n {
+		if seen.Add(1) != int64(n) {
 			return
 		}
 		*at = e
@@ -106,17 +106,21 @@ func (w *world) standStill(n int, s standstill) (at *effect, late func() []strin
 			fenced = append(fenced, l.Token)
 		}
 		w.takeOver(s)
-		var err error
-		if newest, err = raftmeta.OpenLocal(raftmeta.LocalConfig{Node: "checker", Cluster: theCluster, Journal: w.journal}); err != nil {
+		m, err := raftmeta.OpenLocal(raftmeta.LocalConfig{Node: "checker", Cluster: theCluster, Journal: w.journal})
+		if err != nil {
 			w.judge.Errorf("read the manifest: %v", err)
 			return
 		}
-		known = packsOf(newest.View())
+		for p := range m.View().Packs() {
+			known[p.ID] = true
+		}
+		w.meta = m
+		newest.Store(m)
 	}
 	return at, func() (packs []string) {
-		for id, p := range packsOf(w.view()) {
-			if known[id] == nil && slices.Contains(fenced, p.Token) {
-				packs = append(packs, id.String())
+		for p := range w.view().Packs() {
+			if !known[p.ID] && slices.Contains(fenced, p.Token) {
+				packs = append(packs, p.ID.String())
 			}
 		}
 		return packs
@@ -132,11 +136,11 @@ func twoFiles(w *world) {
 // TestLateNodeChangesNothingThatIsSafe: a node stands still after each of its
 // effects in turn, and goes on when another has done its work.
 func TestLateNodeChangesNothingThatIsSafe(t *testing.T) {
-	count := 0
+	var passed atomic.Int64
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, effects(), nil)
 		usual := w.gate.boundary
-		w.gate.boundary = func(e effect, wrote bool) { count++; usual(e, wrote) }
+		w.gate.boundary = func(e effect, wrote bool) { passed.Add(1); usual(e, wrote) }
 		twoFiles(w)
 		w.live(12, w.archived)
 		w.stop()
@@ -144,7 +148,7 @@ func TestLateNodeChangesNothingThatIsSafe(t *testing.T) {
 			t.Fatal(join(failed))
 		}
 	})
-	kinds := standstills()
+	kinds, count := standstills(), int(passed.Load())
 	var failed atomic.Int64
 	inParallel(t, count*len(kinds), &failed, func(t *testing.T, i int) {
 		n, kind := i/len(kinds)+1, kinds[i%len(kinds)]

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/datavision/desnode/node/retriever"
+	"github.com/datavision/desnode/raftmeta"
 )
 
 // The state of the cluster's only voter is put back from a copy, days older than
@@ -32,19 +33,22 @@ func (w *world) somewhere(e *entry) bool {
 func goOn(t *testing.T, after int) (moments int) {
 	t.Helper()
 	w := newWorld(t, effects(), nil)
-	old := w.journal.Copy()
+	var old atomic.Pointer[raftmeta.Journal]
+	old.Store(w.journal.Copy())
+	var count atomic.Int64 // a row's file may be opened while another one's is read
 	usual := w.gate.boundary
 	w.gate.boundary = func(e effect, wrote bool) {
 		usual(e, wrote)
-		if moments++; moments == after {
-			old = w.journal.Copy()
+		if count.Add(1) == int64(after) {
+			old.Store(w.journal.Copy())
 		}
 	}
 	twoFiles(w)
 	w.live(12, w.archived)
 	w.stop()
 
-	w.journal = old
+	moments = int(count.Load())
+	w.journal = old.Load()
 	w.gate.boundary = func(effect, bool) {
 		for _, e := range w.ledger {
 			if !w.somewhere(e) {

@@ -40,6 +40,7 @@ type world struct {
 
 	keep    bool // originals are not deleted
 	events  map[string]func()
+	taking  sync.Mutex        // guards events while a round runs
 	ledger  map[string]*entry // by name
 	serial  atomic.Int64      // of pack ids
 	ticks   atomic.Int64      // of the clock
@@ -47,6 +48,19 @@ type world struct {
 	meta    *raftmeta.Local   // of the last life
 	catalog catalogs
 	strict  bool // at each effect every file is read as well
+
+	id         raftmeta.NodeID
+	generation uint64   // 0: the first
+	newLife    *newLife // nil: the cluster is in its first life
+	backups    bool     // each round makes one
+	backedUp   int
+}
+
+// newLife says from what a new life of the cluster begins.
+type newLife struct {
+	base   string         // a backup's key; "": none
+	rows   bool           // the rows' columns are written back
+	before *raftmeta.View // what the life before knew
 }
 
 // entry is a file in the ledger: what the customer has written, oldest first.
@@ -97,7 +111,7 @@ func newWorld(tb testing.TB, known map[string]bool, plan schedule) *world {
 	w := &world{
 		judge: &judge{TB: tb, about: plan}, gate: newGate(known, plan),
 		rows: newRows(theSource), uploads: &uploads{}, journal: &raftmeta.Journal{}, disk: newDisk(), spool: newSpool(),
-		events: map[string]func(){}, ledger: map[string]*entry{}, catalog: catalogs{},
+		events: map[string]func(){}, ledger: map[string]*entry{}, catalog: catalogs{}, id: theNode,
 	}
 	w.files = newOriginals(theRoot, w.now)
 	w.store = storetest.NewFake(w.judge)
@@ -111,10 +125,19 @@ func (w *world) now() time.Time {
 	return time.Now().Add(time.Duration(w.ticks.Add(1)) * time.Microsecond)
 }
 
+// due takes what is to happen at an effect. A row's file may be opened while
+// another one's is read.
+func (w *world) due(name string) func() {
+	w.taking.Lock()
+	defer w.taking.Unlock()
+	happen := w.events[name]
+	delete(w.events, name)
+	return happen
+}
+
 // boundary is called after each effect.
 func (w *world) boundary(e effect, wrote bool) {
-	if happen := w.events[e.name]; happen != nil {
-		delete(w.events, e.name)
+	if happen := w.due(e.name); happen != nil {
 		happen()
 	}
 	if wrote {
@@ -148,6 +171,21 @@ func (w *world) change(name, content string) {
 	if err != nil {
 		w.judge.Errorf("the customer changes %s: %v", name, err)
 	}
+}
+
+// begin ends this life of the cluster, node, disk and manifest, and has another
+// one begin.
+func (w *world) begin(l newLife) {
+	w.stop()
+	l.before = w.view()
+	w.newLife, w.id = &l, w.id+"-again"
+	w.journal, w.disk, w.spool = &raftmeta.Journal{}, newDisk(), newSpool()
+}
+
+// rebuilding reports whether the manifest is not whole yet.
+func (w *world) rebuilding() bool {
+	v := w.view()
+	return w.newLife != nil && (v.Generation() == w.newLife.before.Generation() || !v.RebuildDone(v.Generation()))
 }
 
 // withdraw has the source system delete a file and its row: nobody misses it.
