@@ -3,6 +3,7 @@ package rebuild
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -233,5 +234,36 @@ func TestAPackThatCameBackIsFoundBesideABase(t *testing.T) {
 	w.wantServed("dead.txt", 1)
 	if u := w.life.View().Uploads(); len(u) != 1 || u[0].Key != dead {
 		t.Errorf("uploads are %+v, want %s", u, dead)
+	}
+}
+
+// An upload that was under way when the base was made may have been committed
+// since. When its object can't be read as a pack it is told, and not collected as
+// one that never was.
+func TestADamagedPackThatTheBaseKnowsAsAnUploadIsKept(t *testing.T) {
+	w := newWorld(t)
+	w.write(1, "a.txt")
+	w.mark()
+	var base *raftmeta.View
+	var key string
+	w.check(w.life.WithLease(t.Context(), raftmeta.Job{Kind: raftmeta.JobPack}, func(ctx context.Context, l raftmeta.Lease) error {
+		key = w.upload(ctx, l, desformat.PackID{0xcd}, nil, "a.txt")
+		base = w.base()
+		return nil
+	}))
+	w.store.Damage(key, func(b []byte) []byte { return b[:len(b)-40] })
+
+	w.claim("node-2", nil)
+	p := w.rebuild(from(base))
+	if p.OddCount[OddTorn] != 1 || len(p.Odd) != 1 || p.Odd[0].Key != key {
+		t.Errorf("odd: %+v", p.Odd)
+	}
+	if u := w.life.View().Uploads(); len(u) > 0 {
+		t.Errorf("announced as garbage: %+v", u)
+	}
+	w.clock.advance(1000 * time.Hour)
+	w.check(w.keeper(nil).Once(t.Context()))
+	if !slices.Contains(w.store.Keys(), key) {
+		t.Errorf("%s was moved away", key)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/node/store/storetest"
 	"github.com/datavision/desnode/raftmeta"
@@ -208,4 +209,17 @@ func TestAGenerationWhoseClaimIsLostIsNotLivedAgain(t *testing.T) {
 	w.rebuild(nil)
 	w.wantServed("a.txt", 1)
 	w.wantServed("b.txt", 1)
+}
+
+// A source that knows a newer life ends this one as the store does.
+func TestASourceOfANewerLifeEndsTheRebuild(t *testing.T) {
+	w := newWorld(t)
+	w.claim("node-2", nil)
+	r, err := New(w.config(func(c *Config) {
+		c.Fence = func(context.Context) error { return fmt.Errorf("files: %w", source.ErrSuperseded) }
+	}))
+	w.check(err)
+	if err := r.Run(t.Context()); !errors.Is(err, ErrSuperseded) || w.life.View().RebuildDone(2) {
+		t.Errorf("Run = %v, want ErrSuperseded", err)
+	}
 }

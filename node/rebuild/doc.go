@@ -32,16 +32,23 @@
 //     read: the rebuild waits, and says what for.
 //
 //   - Objects that are no whole pack of this cluster are told and left as they are:
-//     not adopted, not announced as garbage. A pack that the base names and the
-//     store does not list stays in the manifest: its files are missed, not
-//     forgotten.
+//     not adopted, not announced as garbage, also when the base knows them as
+//     uploads that were under way. A pack that the base names and the store does
+//     not list stays in the manifest: its files are missed, not forgotten.
 //
 //   - Without a base every whole object counts, committed or not: equal versions
 //     are harmless, and seq decides between others.
 //
 //   - A base's fences and dead records count only if it is of the life right before
 //     this one: another life between may have adopted what was dead, and deleted
-//     originals on its word.
+//     originals on its word. Of lives before its own it fences only what it knows:
+//     a pack that was away while its life began counts when it is there again.
+//
+//   - Newer packs are adopted before older ones. While a rebuild runs a read may
+//     still find the version of the base before a newer one of the store; the node
+//     says of each hit that a newer version may exist.
+//
+//   - An object under this life's own number ends it: another life has had it.
 //
 //   - A row is written back by its newest record only, and only as what it lists.
 //

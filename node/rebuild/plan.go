@@ -151,7 +151,12 @@ func (r *Rebuild) adoptBase(ctx context.Context, p *Plan) error {
 		return fmt.Errorf("base %s: it is of generation %d, this life is %d: %w", p.Base, base.Generation(), v.Generation(), ErrBase)
 	}
 	p.Dead = deadOf(base, v.Generation())
-	adoption := raftmeta.Adoption{Uploads: base.Uploads()}
+	var adoption raftmeta.Adoption
+	for _, u := range base.Uploads() {
+		if p.Dead.has(u.Token) { // others may have been committed since: what is there tells
+			adoption.Uploads = append(adoption.Uploads, u)
+		}
+	}
 	for pack := range base.Packs() {
 		adoption.Packs = append(adoption.Packs, fromBase(pack, p.Dead != nil))
 	}

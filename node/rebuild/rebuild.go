@@ -64,6 +64,9 @@ func (r *Rebuild) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return fmt.Errorf("rebuild: %w", context.Cause(ctx))
 		case hopeless(err):
+			if errors.Is(err, source.ErrSuperseded) {
+				err = fmt.Errorf("%w: %w", ErrSuperseded, err) // whoever said so first
+			}
 			r.failed(ctx, err)
 			return fmt.Errorf("rebuild: %w", err)
 		case errors.Is(err, raftmeta.ErrClash): // another node is at it
