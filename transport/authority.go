@@ -21,8 +21,10 @@ const (
 	// caLifetime is beyond the life of any disk: a CA that expires takes the
 	// whole cluster with it, and membership guards what expiry would.
 	caLifetime = 50 * 365 * 24 * time.Hour
-	// clockSlack is how far a node's clock may be behind the issuer's.
-	clockSlack = time.Hour
+	// clockSlack is how far a node's clock may be behind the issuer's. A clock
+	// that is set a day ahead, and put right again, is the common mistake: what was
+	// issued meanwhile must be good at once.
+	clockSlack = 48 * time.Hour
 	// uriScheme is that of a node's name in its certificate.
 	uriScheme = "desnode"
 )

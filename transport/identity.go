@@ -203,9 +203,13 @@ func (i *Identity) Secret() Secret { return i.state.Load().secret }
 func (i *Identity) Expires() time.Time { return i.state.Load().cert.Leaf.NotAfter }
 
 // RenewAt returns when the certificate should be renewed: after a third of its
-// time, so that two thirds are left to try again.
+// time, so that two thirds are left to try again; now when its time has not
+// begun, since a clock that was far ahead has issued it.
 func (i *Identity) RenewAt() time.Time {
 	leaf := i.state.Load().cert.Leaf
+	if now := i.now(); now.Before(leaf.NotBefore) {
+		return now
+	}
 	return leaf.NotBefore.Add(leaf.NotAfter.Sub(leaf.NotBefore) / 3)
 }
 
@@ -248,21 +252,33 @@ func (i *Identity) Renew(ctx context.Context, ask func(ctx context.Context, csr 
 	return nil
 }
 
-// renewRetry is how long Keep waits after a failure.
-const renewRetry = 10 * time.Minute
+const (
+	// renewRetry is how long Keep waits after a failure.
+	renewRetry = 10 * time.Minute
+	// renewLook is how often Keep looks at the clock, which may be set, and which
+	// the time that passes then says nothing of.
+	renewLook = 10 * time.Minute
+)
+
+// nextLook is how long Keep waits until it looks whether to renew.
+func (i *Identity) nextLook() time.Duration { return min(i.RenewAt().Sub(i.now()), renewLook) }
 
 // Keep renews the certificate when its time has come, until ctx ends. It starts
 // no goroutine; one Keep may run at a time. A failure is logged and tried again.
 func (i *Identity) Keep(ctx context.Context, log *slog.Logger, ask func(ctx context.Context, csr []byte) (der []byte, err error)) {
-	timer := time.NewTimer(i.RenewAt().Sub(i.now()))
+	timer := time.NewTimer(i.nextLook())
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-i.renewed:
-			timer.Reset(i.RenewAt().Sub(i.now()))
+			timer.Reset(i.nextLook())
 		case <-timer.C:
+			if wait := i.nextLook(); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 			if err := i.Renew(ctx, ask); err != nil {
 				if ctx.Err() == nil {
 					log.Warn("the node's certificate could not be renewed", "error", err, "expires", i.Expires(), "again_in", renewRetry)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -371,6 +372,48 @@ func TestExpiredMemberRenews(t *testing.T) {
 			t.Errorf("after the renewal: %v", err)
 		}
 	})
+}
+
+// A clock that was ahead when the certificate was issued, and then is put right:
+// by a day does no harm, by more is mended at the next look.
+func TestCertificateFromAClockThatWasAhead(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		ahead   time.Duration
+		refused bool
+	}{{"26 hours", 26 * time.Hour, false}, {"four days", 96 * time.Hour, true}} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				a := w.start("a", 1, func(c *Config) { c.Issuer = &fakeIssuer{w: w} })
+				var ahead atomic.Int64
+				ahead.Store(int64(tc.ahead))
+				id, err := FormIdentity(w.path("b"), w.ca, "b", w.secr, func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) })
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := w.run(id, 2, nil)
+				ctx, cancel := context.WithCancel(t.Context())
+				var tasks sync.WaitGroup
+				tasks.Go(func() { b.ident.Keep(ctx, b.log, b.renewAt(a)) })
+				synctest.Wait() // it has set its timer by the wrong clock
+				ahead.Store(0)
+				before := b.ident.Expires()
+				if _, _, err := b.ReadAll(t.Context(), "a", open("x")); errors.Is(err, ErrRefused) != tc.refused {
+					t.Errorf("a read with the clock put right: %v", err)
+				}
+				time.Sleep(renewLook + 2*time.Second)
+				if _, _, err := b.ReadAll(t.Context(), "a", open("x")); err != nil {
+					t.Errorf("a read after the next look: %v", err)
+				}
+				if renewed := b.ident.Expires().Before(before); renewed != tc.refused {
+					t.Errorf("renewed: %v", renewed)
+				}
+				cancel()
+				tasks.Wait()
+			})
+		})
+	}
 }
 
 func mustCSR(t *testing.T, node string) []byte {

@@ -112,12 +112,18 @@ func (i *Identity) peer(s tls.ConnectionState, usage x509.ExtKeyUsage, at time.T
 	return nodeOf(s.PeerCertificates[0], st.cluster)
 }
 
-// expiredPeer is peer for a renewal: the end of the certificate's time does not
-// count.
+// expiredPeer is peer for a renewal: neither end of the certificate's time
+// counts.
 func (i *Identity) expiredPeer(s tls.ConnectionState) (string, error) {
 	at := i.now()
-	if len(s.PeerCertificates) > 0 && at.After(s.PeerCertificates[0].NotAfter) {
-		at = s.PeerCertificates[0].NotAfter
+	if len(s.PeerCertificates) > 0 {
+		leaf := s.PeerCertificates[0]
+		switch {
+		case at.After(leaf.NotAfter):
+			at = leaf.NotAfter
+		case at.Before(leaf.NotBefore):
+			at = leaf.NotBefore
+		}
 	}
 	return i.peer(s, x509.ExtKeyUsageClientAuth, at)
 }
