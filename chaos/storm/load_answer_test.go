@@ -248,6 +248,50 @@ func TestOneTryAndOneRetry(t *testing.T) {
 	}
 }
 
+// TestNoMajorityExcusesYoungFilesOnly: for an election's time after a majority is
+// back, and only for what no pack holds.
+func TestNoMajorityExcusesYoungFilesOnly(t *testing.T) {
+	const away, long = time.Duration(-1), time.Hour
+	for _, tc := range []struct {
+		name     string
+		fit      [5]time.Duration // so long before the last try each node was left alone
+		archived bool
+		unknown  bool
+		want     outcome
+	}{
+		{"all are there", [5]time.Duration{long, long, long, long, long}, false, false, failedRead},
+		{"three are", [5]time.Duration{long, long, long, away, away}, false, false, failedRead},
+		{"three have been for an election", [5]time.Duration{elects, elects, elects, away, away}, false, false, failedRead},
+		{"the third not quite so long", [5]time.Duration{long, long, elects - time.Millisecond, away, away}, false, false, stormQuorum},
+		{"one away, one cut off, two just back", [5]time.Duration{long, 2 * time.Second, 7 * time.Second, away, away}, false, false, stormQuorum},
+		{"the same, and a pack holds the file", [5]time.Duration{long, 2 * time.Second, 7 * time.Second, away, away}, true, false, failedRead},
+		{"the same, and the name is unknown", [5]time.Duration{long, 2 * time.Second, 7 * time.Second, away, away}, false, true, stormQuorum},
+		{"the third was back while the last try went on", [5]time.Duration{long, long, -time.Second, away, away}, false, false, stormQuorum},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, doors := newScene(t, 5)
+			f := placedFile(t, s, 1)
+			if tc.archived {
+				archived(t, s, f, 1, "p", time.Second)
+			}
+			now := time.Now()
+			for i, d := range doors {
+				d.setFit(now.Add(-tc.fit[i]))
+				if tc.fit[i] == away {
+					d.setFit(time.Time{})
+				}
+			}
+			q := question{name: f.name, file: f}
+			if tc.unknown {
+				q = question{kind: readUnknown, name: "never"}
+			}
+			if got := newLoad(s, loadConfig{}).excuse(q, now, now, now.Add(5*time.Second)); got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
 // TestRetryIsAtANodeThatStays: a retry at a node that is taken away meanwhile
 // is none.
 func TestRetryIsAtANodeThatStays(t *testing.T) {

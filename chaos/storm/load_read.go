@@ -105,12 +105,14 @@ func (l *load) read(ctx context.Context, q question, first int, moment time.Time
 	s := sample{at: moment.Sub(l.timeline.start), kind: q.kind}
 	door := l.doors[first]
 	var notes string
+	var tried time.Time // when the last try began
 	for try := 0; ; try++ {
 		within := firstWithin
 		if try > 0 {
 			within = secondWithin
 		}
 		before, fit := door.Fit()
+		tried = time.Now()
 		a := l.ask(ctx, door, q, within)
 		s.took = time.Since(moment)
 		switch {
@@ -141,7 +143,7 @@ func (l *load) read(ctx context.Context, q question, first int, moment time.Time
 		}
 		door = next
 	}
-	if s.outcome = l.excuse(q, moment, time.Now()); s.outcome == failedRead {
+	if s.outcome = l.excuse(q, moment, tried, time.Now()); s.outcome == failedRead {
 		l.verdict.breach(failedReads, "%s at %.1fs%s", q, s.at.Seconds(), notes)
 	}
 	return s
@@ -176,8 +178,8 @@ func pickFit(doors []door, n int, not door) (best door) {
 }
 
 // excuse says what kept a read from being answered, or failedRead when
-// nothing was done that may.
-func (l *load) excuse(q question, from, to time.Time) outcome {
+// nothing was done that may. tried is when its last try began.
+func (l *load) excuse(q question, from, tried, to time.Time) outcome {
 	if l.timeline.touched(touchesStore, from, to, settles) {
 		return stormStore
 	}
@@ -187,17 +189,22 @@ func (l *load) excuse(q question, from, to time.Time) outcome {
 	if l.timeline.touched(touchesDatabase, from, to, settles) {
 		return stormSource
 	}
-	if !l.majority() {
+	if !l.majority(tried) {
 		return stormQuorum
 	}
 	return failedRead
 }
 
-// majority reports whether most nodes have been left alone for a moment.
-func (l *load) majority() bool {
+// elects is how long a majority that is back may take to have a leader.
+const elects = 10 * time.Second
+
+// majority reports whether most nodes have been left alone from an election's
+// time before at until now: then there was a leader at that moment, who could
+// say what no pack holds.
+func (l *load) majority(at time.Time) bool {
 	fit := 0
 	for _, d := range l.doors {
-		if since, ok := d.Fit(); ok && time.Since(since) >= settles {
+		if since, ok := d.Fit(); ok && at.Sub(since) >= elects {
 			fit++
 		}
 	}
