@@ -95,7 +95,34 @@ func (l *newLife) list(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return l.a.print(found, func(w io.Writer) error { return writeBackups(w, found) })
+	stored := make([]storedBackup, 0, len(found.Backups))
+	for _, b := range found.Backups {
+		stored = append(stored, storedBackup{b.Key, b.Generation, b.Index, b.At, b.Bytes})
+	}
+	return l.a.print(stored, func(w io.Writer) error { return writeStored(w, stored) })
+}
+
+// storedBackup is what the store itself tells of a backup: not how many packs it
+// knows.
+type storedBackup struct {
+	Key        string    `json:"key"`
+	Generation uint64    `json:"generation"`
+	Index      uint64    `json:"index"`
+	At         time.Time `json:"at"`
+	Bytes      int64     `json:"bytes"`
+}
+
+func writeStored(w io.Writer, stored []storedBackup) error {
+	if len(stored) == 0 {
+		_, err := io.WriteString(w, "no backups\n")
+		return err
+	}
+	t := newTable(w)
+	t.row("KEY", "MADE", "SIZE")
+	for _, b := range stored {
+		t.row(printable(b.Key), formatTime(b.At), formatBytes(b.Bytes))
+	}
+	return t.flush()
 }
 
 func (l *newLife) run(ctx context.Context) error {
