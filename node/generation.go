@@ -26,10 +26,9 @@ var ErrSuperseded = rebuild.ErrSuperseded
 // errRebuilding: the manifest is not whole yet, so a miss means nothing.
 var errRebuilding = errors.New("the manifest is being rebuilt")
 
-const (
-	generationEvery = time.Hour
-	generationRetry = time.Minute // after a store that did not answer
-)
+// generationEvery is how often a node looks for a newer generation. Until it
+// knows of one it says "not found" of what only that one has archived.
+const generationEvery = time.Minute
 
 // newerLife is a generation after this node's own, and how it is known.
 type newerLife struct {
@@ -85,11 +84,8 @@ func (n *Node) heedSource(err error) error {
 // rest once there is one.
 func (n *Node) watchGeneration(ctx context.Context) error {
 	for {
-		wait := generationEvery
-		if err := n.checkCurrent(ctx); err != nil {
-			wait = generationRetry
-		}
-		timer := time.NewTimer(wait)
+		_ = n.checkCurrent(ctx) // a newer one closes newerC; a store that does not answer is asked again
+		timer := time.NewTimer(generationEvery)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
