@@ -27,7 +27,25 @@ const (
 // and returns when no such row is left: each is PACKED or FAILED. The rows'
 // states are durable all along; an archive run that is cut goes on by itself.
 func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(api.ArchiveEvent) error) error {
-	return tableProblem(n.archive(ctx, req, send))
+	err := n.archive(ctx, req, send)
+	told := sourceProblem(err)
+	if told != err { //nolint:errorlint // whether it is the very same
+		n.log.WarnContext(ctx, "an archive run ended early", "err", err)
+	}
+	return told
+}
+
+// sourceProblem tells the operator that a run ended because a database does not
+// answer, which a later one may not meet, or because of what tableProblem tells;
+// other errors it leaves as they are.
+func sourceProblem(err error) error {
+	if source.Unavailable(err) || source.LockTimeout(err) {
+		return &api.Problem{
+			Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable,
+			Detail: "a source's database does not answer, the node's log says which; what is marked already goes on being archived once it does",
+		}
+	}
+	return tableProblem(err)
 }
 
 // tableProblem tells the operator of a table that is not as the configuration
