@@ -297,15 +297,50 @@ func TestPutBackOverwritesNothing(t *testing.T) {
 	if h := w.hidden(); len(h) > 0 {
 		t.Errorf("still hidden: %q", h)
 	}
-	r := w.row("a")
-	if r.ErrorCode != source.CodeDiffers || !strings.Contains(r.ErrorText, kept) {
-		t.Errorf("row says %q %q, want where the original is", r.ErrorCode, r.ErrorText)
+	w.wantRow("a", source.Packed, "") // the verdict was on the file that is kept
+	if audit, err := os.ReadFile(filepath.Join(w.dir, "data", auditName)); err != nil || !strings.Contains(string(audit), kept) {
+		t.Errorf("the audit log does not say where the original is: %v", err)
 	}
+	w.faults.reset()
+	w.once(nil)
+	w.wantRow("a", source.Packed, source.CodeDiffers) // and this one is on the file at its path
 	// And nothing later touches either.
 	w.clock.advance(100 * time.Hour)
 	w.once(nil)
 	w.wantFile(w.path("a"), "a new file")
 	w.wantFile(kept, "CONTENT of a")
+}
+
+// A node was killed after it had hidden the first version, and the customer put
+// a second one in its place: what that node left is kept, and the second one is
+// judged for itself.
+func TestLeftoverOfAnEarlierVersionKeepsNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.archived("a")
+	w.check(w.src.Files.Hide(t.Context(), w.path("a"))) // by the other node: this one's log says nothing
+	w.write(w.path("a"), "the second version")
+	if r := w.importFile("a"); r != source.RegisteredChanged {
+		t.Fatalf("Register = %v", r)
+	}
+	w.mark(w.rows)
+	p := w.archive()
+	w.once(nil)
+	kept := w.path("a.desnode-kept-1")
+	w.wantFile(kept, "content of a")
+	w.wantFile(w.path("a"), "the second version") // not yet judged
+	w.wantRow("a", source.Packed, "")
+	w.once(nil)
+	w.wantFile(w.path("a"), "")
+	w.wantFile(kept, "content of a")
+	w.wantRow("a", source.DeletedSource, "")
+	w.wantNoIntents()
+	if got, err := w.stored(p, "a"); got != "the second version" || err != nil {
+		t.Errorf("stored a = %q, %v", got, err)
+	}
+	audit, err := os.ReadFile(filepath.Join(w.dir, "data", auditName))
+	if err != nil || !strings.Contains(string(audit), kept) {
+		t.Errorf("the audit log does not say where the leftover is: %v", err)
+	}
 }
 
 func TestNewFileAtThePathIsLeftAlone(t *testing.T) {

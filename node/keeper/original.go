@@ -313,6 +313,10 @@ func (r readerWithContext) Read(b []byte) (int, error) {
 	return r.r.Read(b)
 }
 
+// putBack gives the hidden file its path again. When another file stands there,
+// the hidden one is kept beside it, and the verdict was on that one alone: a
+// leftover, maybe, of an earlier version's deletion that was cut on another node.
+// The row gets no code for it, and the next pass judges what stands at its path.
 func (o *original) putBack(ctx context.Context, outcome, code, why string) (string, error) {
 	at, err := o.src.Files.PutBack(ctx, o.c.row.Path)
 	if err != nil {
@@ -320,7 +324,7 @@ func (o *original) putBack(ctx context.Context, outcome, code, why string) (stri
 	}
 	event := auditPutBack
 	if at != o.c.row.Path {
-		event = auditKept
+		event, code = auditKept, ""
 		why += "; another file stands at its path, so it is kept as " + at
 	}
 	if err := o.d.k.audit.append(event, why, o.rec); err != nil {
