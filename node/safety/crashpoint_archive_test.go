@@ -17,7 +17,7 @@ func TestCrashPointArchive(t *testing.T) {
 			w.live(12, w.archived)
 			w.wantEnd()
 		},
-		least: 1,
+		least: 13111,
 	}.all(t)
 }
 
@@ -40,6 +40,6 @@ func TestCrashPointChanged(t *testing.T) {
 			w.live(12, w.archived)
 			w.wantEnd()
 		},
-		least: 1,
+		least: 7250,
 	}.all(t)
 }

@@ -39,7 +39,7 @@ func TestCrashPointCollect(t *testing.T) {
 				w.judge.Errorf("at the end: open uploads %v", w.uploads.open)
 			}
 		},
-		least: 1,
+		least: 9887,
 	}.all(t)
 }
 
@@ -62,7 +62,7 @@ func TestCrashPointAgain(t *testing.T) {
 			w.live(12, w.archived)
 			w.wantEnd()
 		},
-		least: 1,
+		least: 1461,
 	}.all(t)
 }
 
@@ -90,7 +90,7 @@ func TestCrashPointDeletionOff(t *testing.T) {
 			})
 			w.wantEnd()
 		},
-		least: 1,
+		least: 3119,
 	}.all(t)
 }
 

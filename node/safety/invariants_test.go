@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/datavision/desnode/desformat"
+	"github.com/datavision/desnode/node/backup"
 	"github.com/datavision/desnode/node/retriever"
 	"github.com/datavision/desnode/node/source"
 	"github.com/datavision/desnode/raftmeta"
@@ -74,9 +75,14 @@ const verifiedWithin = 24 * time.Hour
 // the file's content, and its object in the store does so too.
 func (w *world) proven(e *entry) bool {
 	v := w.view()
+	if w.rebuilding() {
+		v = w.newLife.before // what was true then is in the store still
+	}
 	for p := range v.Packs() {
 		c := p.Copies[0]
-		if !p.ReplacedBy.IsZero() || !p.Acknowledged || c.VerifiedAt.IsZero() || c.Damage != "" {
+		known := p.Acknowledged && !c.VerifiedAt.IsZero()
+		known = known || p.Token.Generation < v.Generation() // a new life does both again
+		if !p.ReplacedBy.IsZero() || !known || c.Damage != "" {
 			continue
 		}
 		if w.holds(p, e) {
@@ -105,6 +111,9 @@ func (w *world) holds(p *raftmeta.Pack, e *entry) bool {
 // its last archived version until it is packed again.
 func (w *world) wantRead(when string, e *entry) {
 	got, err := w.node.read(e.name)
+	if err != nil && w.rebuilding() {
+		return // a miss is no answer yet
+	}
 	if err != nil {
 		if _, _, isOpen, isHidden := w.files.content(e.path); !isOpen && isHidden && w.row(e).State != source.Packed {
 			return // changed while its original was hidden: it is put back
@@ -134,6 +143,18 @@ func readAll(ctx context.Context, f *retriever.File) ([]byte, error) {
 	return b, err
 }
 
+// restored reports whether all files are archived, as far as the rows of a new
+// life can tell: an original of which the look at it failed is not known to be
+// deleted.
+func (w *world) restored() bool {
+	for _, e := range w.ledger {
+		if r := w.row(e); r.State != source.Packed && r.State != source.DeletedSource {
+			return false
+		}
+	}
+	return w.upkept()
+}
+
 // archived reports whether all files are archived, and their originals deleted
 // unless the world keeps them.
 func (w *world) archived() bool {
@@ -151,6 +172,12 @@ func (w *world) archived() bool {
 			return false
 		}
 	}
+	return w.upkept()
+}
+
+// upkept reports whether all packs are acknowledged and verified, and nobody is
+// at work.
+func (w *world) upkept() bool {
 	v := w.view()
 	for p := range v.Packs() {
 		if !p.Acknowledged || p.Copies[0].VerifiedAt.IsZero() {
@@ -199,6 +226,22 @@ func (w *world) liveRecords(v *raftmeta.View, e *entry) (n int) {
 	return n
 }
 
+// kept returns the keys of the few objects beside the packs.
+func (w *world) kept() []string {
+	keys := append(w.objects("generations/"), w.objects("cluster.json")...)
+	list, err := backup.List(w.view())
+	if err != nil {
+		w.judge.Errorf("list of backups: %v", err)
+	}
+	for _, b := range list {
+		keys = append(keys, b.Key)
+	}
+	if w.newLife != nil && w.newLife.base != "" {
+		keys = append(keys, w.newLife.base) // listed by the first backup of the new life
+	}
+	return keys
+}
+
 // wantTidy holds what must be true when garbage was collected: the store holds
 // the live packs and nothing else, and nothing is announced or in quarantine.
 func (w *world) wantTidy() {
@@ -206,6 +249,9 @@ func (w *world) wantTidy() {
 	known := map[string]bool{}
 	for p := range v.Packs() {
 		known[p.Copies[0].Key] = true
+	}
+	for _, kept := range w.kept() {
+		known[kept] = true
 	}
 	for _, key := range w.store.Keys() {
 		if !known[key] {

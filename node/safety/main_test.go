@@ -8,6 +8,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(1000) // thousands of small worlds, none of which lasts
+	// Thousands of small worlds, none of which lasts: the garbage is collected when
+	// there is this much of it, and not twice as much as is in use.
+	debug.SetGCPercent(1000)
+	debug.SetMemoryLimit(1 << 30)
 	goleak.VerifyTestMain(m)
 }

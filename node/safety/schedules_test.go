@@ -17,6 +17,7 @@ type scenario struct {
 	run     func(w *world) // until the node has finished
 	begins  bool           // the run itself says which effect is the first
 	least   int            // schedules that there are at least
+	pairs   int            // so many of the pairs are run; 0: all
 }
 
 // faults returns all faults of effects: four of each, but of those that change
@@ -80,8 +81,11 @@ func (s scenario) all(t *testing.T) {
 		}
 	}
 	total := len(singles) + len(pairs)
-	if testing.Short() || raceEnabled {
+	switch {
+	case testing.Short() || raceEnabled:
 		pairs = sample(pairs, sampled)
+	case s.pairs > 0:
+		pairs = sample(pairs, s.pairs)
 	}
 	if failed.Load() == 0 {
 		inParallel(t, len(pairs), &failed, func(t *testing.T, i int) { run(t, pairs[i], false) })
