@@ -67,6 +67,7 @@ type Node struct {
 	marker    *marker.Marker
 	packer    *packer.Packer
 	keeper    *keeper.Keeper
+	suspects  keeper.Suspects // what reads find damaged
 	backup    *backup.Backup
 	inspector *inspect.Inspector
 	rebuild   *rebuild.Rebuild // nil: this node began no new life of its cluster

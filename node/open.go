@@ -185,6 +185,7 @@ func (n *Node) openReading(_ context.Context, metrics *prometheus.Registry) erro
 		Registerer: metrics,
 		Logger:     n.log,
 
+		Damaged:      n.suspects.Add,
 		Owned:        n.owns,
 		OwnedChanged: n.peers.Changed,
 	})
@@ -254,6 +255,7 @@ func (n *Node) openArchiving(ctx context.Context, metrics *prometheus.Registry) 
 		Pace:         n.pace.Work(pace.Delete),
 		Uploads:      n.uploads,
 		Newer:        n.retriever.Newer,
+		Suspects:     &n.suspects,
 		Current:      n.checkCurrent,
 		OthersKeep:   func() bool { return n.othersDo(config.WorkKeep) },
 		AllSources:   n.hasAllSources,

@@ -160,5 +160,5 @@ func TestALostObjectIsNeverNotFound(t *testing.T) {
 	w := newWorld(t, 0, packed{name: "a", content: []byte("x")})
 	s := w.serve(t)
 	w.store.SetHook(func(context.Context, storetest.Call) storetest.Fault { return storetest.Fault{Err: store.ErrNotFound} })
-	s.get(t, "/files/a").want(t, http.StatusServiceUnavailable, CodeUnavailable)
+	s.get(t, "/files/a").want(t, http.StatusInternalServerError, CodeCorrupt)
 }

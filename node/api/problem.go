@@ -71,6 +71,14 @@ func (x *exchange) fail(err error) {
 	}
 }
 
+// damageText tells a client what is wrong with a pack.
+var damageText = [...]string{
+	retriever.Flipped:   "stored bytes contradict their checksum",
+	retriever.Truncated: "the pack's object is cut short",
+	retriever.Replaced:  "something else is stored in the pack's place",
+	retriever.Missing:   "the pack's object is missing",
+}
+
 // problemOf tells what an error means to a client. What the text of an
 // unexpected error says stays in the log.
 func problemOf(err error) *Problem {
@@ -86,7 +94,7 @@ func problemOf(err error) *Problem {
 		offset := corrupt.Offset
 		return &Problem{
 			Status: http.StatusInternalServerError, Code: CodeCorrupt,
-			Detail: "stored bytes contradict their checksum", Pack: corrupt.Pack.String(), Offset: &offset,
+			Detail: damageText[corrupt.Damage], Pack: corrupt.Pack.String(), Offset: &offset,
 		}
 	}
 	var original *retriever.OriginalError

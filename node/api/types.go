@@ -50,7 +50,7 @@ const (
 	CodeMediaType        Code = "media-type"         // 415: the request's body is not JSON
 	CodeRange            Code = "range"              // 416
 	CodeBusy             Code = "busy"               // 429
-	CodeCorrupt          Code = "corrupt"            // 500: stored bytes contradict their checksum
+	CodeCorrupt          Code = "corrupt"            // 500: what is stored of a pack is not what was committed
 	CodeInternal         Code = "internal"           // 500
 	CodeUnavailable      Code = "unavailable"        // 503: the store or a source does not answer
 	CodeUnconfirmed      Code = "unconfirmed"        // 503: no quorum to confirm that a name is absent

@@ -111,6 +111,9 @@ type Config struct {
 	// anything is moved or deleted for good. nil: it never is.
 	Current func(context.Context) error
 
+	// Suspects are packs that reads found damaged; nil: reads tell nothing.
+	Suspects *Suspects
+
 	MaxAttempts      int            // refusals by the database until a row is FAILED; default 5
 	ScrubInterval    time.Duration  // default 30 days
 	ScrubBytesPerDay int64          // default 256 GiB

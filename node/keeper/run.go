@@ -56,7 +56,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 	}()
 	for {
-		changed := k.cfg.Manifest.Changed()
+		changed, suspected := k.cfg.Manifest.Changed(), k.cfg.Suspects.added()
 		tasks, next := k.find()
 		for _, t := range tasks {
 			if len(busy) >= k.cfg.Workers {
@@ -79,6 +79,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case t := <-done:
 			delete(busy, t.pack)
 		case <-changed:
+		case <-suspected:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -163,7 +164,7 @@ func (k *Keeper) try(ctx context.Context, t task) error {
 // urgent first, and how long it is until it should look again.
 func (k *Keeper) find() (tasks []task, next time.Duration) {
 	v, now := k.cfg.Manifest.View(), k.cfg.Now()
-	s := survey{k: k, view: v, now: now, next: now.Add(k.cfg.Interval), hiding: k.audit.packs(), leased: leased(v)}
+	s := survey{k: k, view: v, now: now, next: now.Add(k.cfg.Interval), hiding: k.audit.packs(), leased: leased(v), suspects: k.cfg.Suspects.since(now)}
 	if !v.RebuildDone(v.Generation()) {
 		return nil, max(s.next.Sub(now), 0) // not all packs are known yet; the rebuild has those acknowledged that it finds
 	}
@@ -207,6 +208,8 @@ type survey struct {
 	next   time.Time                 // when the earliest task that waits may run
 	hiding map[desformat.PackID]bool // packs with open intents
 	leased map[desformat.PackID]bool // packs with a live lease; the zero id: collecting
+
+	suspects map[desformat.PackID]time.Time // packs that reads found damaged, since when
 
 	acks, verifies, deletes, collects, scrubs []task
 
@@ -314,6 +317,9 @@ func (s *survey) verification(p *raftmeta.Pack) {
 		}
 		s.add(&s.verifies, taskKey{raftmeta.JobVerify, p.ID}, s.verify(p))
 		return
+	}
+	if since, ok := s.suspects[p.ID]; ok && at.Before(since) && undamaged(p) {
+		s.add(&s.verifies, taskKey{raftmeta.JobVerify, p.ID}, s.verify(p))
 	}
 	age := s.now.Sub(at)
 	s.oldest = max(s.oldest, age)

@@ -156,7 +156,7 @@ func TestALargeRecordBreaksOffAtItsDamage(t *testing.T) {
 					t.Errorf("%s: %d bytes before the error, want %d right ones", how, len(got), c.clean)
 				}
 			}
-			if n := count(r.metrics.corrupt); n != 2 {
+			if n := corrupted(r); n != 2 {
 				t.Errorf("%d counted as corrupt, want 2", n)
 			}
 			f, err := r.Open(t.Context(), "large", Query{Want: WantPart})
@@ -177,7 +177,7 @@ func TestALargeRecordBreaksOffAtItsDamage(t *testing.T) {
 }
 
 // However much of an object is lost at its end, reads of what is left succeed
-// and no other does.
+// and all others are told that the pack is damaged.
 func TestATruncatedObjectIsNeverServedWrongly(t *testing.T) {
 	w, p, files := damaged(t)
 	at := places(t, w, p)
@@ -197,8 +197,8 @@ func TestATruncatedObjectIsNeverServedWrongly(t *testing.T) {
 				switch {
 				case readable && (err != nil || got != content):
 					t.Fatalf("cut to %d, index in memory %v: %s reads as %q, %v", n, warm, name, got, err)
-				case !readable && !errors.Is(err, ErrUnavailable) && !errors.Is(err, desformat.ErrCorrupt):
-					t.Fatalf("cut to %d, index in memory %v: %s reads as %q, %v", n, warm, name, got, err)
+				case !readable:
+					checkCorrupt(t, err, p, fmt.Sprintf("cut to %d, index in memory %v: %s reads as %q", n, warm, name, got))
 				}
 			}
 		}
@@ -256,7 +256,7 @@ func TestOnlyTheVersionOfTheManifestIsRead(t *testing.T) {
 	p := w.pack(version{name: "a", seq: 1, content: "A"})
 	p.Copies[0].Version = "another"
 	w.manifest.set(p)
-	wantError(t, w.retriever(), "a", ErrUnavailable)
+	wantDamage(t, w.retriever(), "a", p, Missing)
 
 	p.Copies = append([]raftmeta.Copy{{Site: "elsewhere", Key: "nowhere"}}, p.Copies...)
 	p.Copies[1].Version = "" // a store without versions
@@ -360,7 +360,7 @@ func TestABrokenTransferIsUnavailable(t *testing.T) {
 			} else {
 				wantOnly(t, err, ErrUnavailable)
 			}
-			if n := count(r.metrics.corrupt); n != 0 {
+			if n := corrupted(r); n != 0 {
 				t.Errorf("%d counted as corrupt", n)
 			}
 			off = true

@@ -18,6 +18,8 @@
 //   - A pack whose index or record cannot be read ends the look-up: no older
 //     version and no source stands in for what it may hold. Only when its object
 //     is missing is a newer view asked first.
+//   - That an object is missing, replaced or too short is corrupt only when it is
+//     proven (see damage.go), else unavailable.
 //   - A record counts only where manifest and index place it, so that bytes of
 //     another pack are corrupt, not a name that is absent.
 //   - A hit asks neither for confirmation nor a source.

@@ -18,9 +18,9 @@ var (
 	ErrNotFound = errors.New("no such file")
 	// ErrGone: the newest record of the name is a tombstone; confirmed.
 	ErrGone = errors.New("file was removed")
-	// ErrUnavailable: the store or a source failed, or has lost what it should
-	// have, or a record is of a newer format than this node can read. It says
-	// nothing about the name.
+	// ErrUnavailable: the store or a source failed, or does not have what it should
+	// and no quorum says that it should, or a record is of a newer format than
+	// this node can read. It says nothing about the name.
 	ErrUnavailable = errors.New("unavailable")
 	// ErrUnconfirmed: nothing was found, and without a quorum nobody can say
 	// that there is nothing.
@@ -36,17 +36,22 @@ var (
 // errMissing: the store says that a pack of the manifest is not there.
 var errMissing = errors.New("object of a pack is missing")
 
-// CorruptError says that stored bytes contradict their checksums or
-// themselves. It matches desformat.ErrCorrupt.
+// errOther: a record is sound in itself, and not the one that should be there.
+var errOther = fmt.Errorf("%w: record of another pack", desformat.ErrCorrupt)
+
+// CorruptError says that what is stored of a pack is not what was committed:
+// bytes contradict their checksums or themselves, or provably are not there. It
+// matches desformat.ErrCorrupt.
 type CorruptError struct {
 	Pack   desformat.PackID
 	Offset int64 // bytes from the start of the pack: of the damage where known, else of the part that holds it
+	Damage Damage
 	Err    error
 }
 
-// Error names the pack and the offset.
+// Error names the pack, the kind of damage and the offset.
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("pack %s at offset %d: %v", e.Pack, e.Offset, e.Err)
+	return fmt.Sprintf("pack %s %s at offset %d: %v", e.Pack, e.Damage, e.Offset, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -66,14 +71,17 @@ func (r *Retriever) classify(ctx context.Context, p *raftmeta.Pack, off int64, e
 	case errors.As(err, &corrupt), errors.Is(err, errMissing), errors.Is(err, ErrUnavailable):
 		return err // classified where it happened
 	case errors.Is(err, store.ErrNotFound):
-		return fmt.Errorf("pack %s: %w: %w", p.ID, errMissing, err)
+		return &missingError{p, off, err}
 	case errors.Is(err, desformat.ErrCorrupt), errors.Is(err, desformat.ErrNotPack):
 		var at *desformat.CorruptError
 		if errors.As(err, &at) && at.Offset > off {
 			off = at.Offset
 		}
-		r.metrics.corrupt.Inc()
-		return &CorruptError{Pack: p.ID, Offset: off, Err: err}
+		kind := Flipped
+		if errors.Is(err, errOther) {
+			kind = Replaced
+		}
+		return r.corrupt(p, kind, off, err)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}

@@ -78,7 +78,11 @@ func (f *File) open(ctx context.Context, p *raftmeta.Pack, rec *Record, off, n i
 func (f *File) openElsewhere(ctx context.Context, off, n int64, missing error) (io.ReadCloser, error) {
 	h := f.Record.Header
 	l := lookup{Key: Key{h.Name, desformat.HashName(h.Name)}, want: WantHeader, keep: true}
-	now, err := f.r.walk(ctx, f.r.newest(ctx), &l)
+	v, err := f.r.settle(ctx, l.Hash, missing)
+	if err != nil {
+		return nil, err
+	}
+	now, err := f.r.walk(ctx, v, &l)
 	if err != nil || now.rec == nil || now.rec.Pack == f.Record.Pack || now.rec.Header.Size != h.Size || now.rec.Header.SHA256 != h.SHA256 {
 		return nil, f.r.missing(missing)
 	}

@@ -107,8 +107,8 @@ func (r *Retriever) Locate(ctx context.Context, name string) (*Place, error) {
 		if v, err = r.confirm(ctx); err != nil {
 			return nil, err
 		}
-		if f, err = r.walk(ctx, v, &l); err != nil {
-			return nil, r.missing(err)
+		if f, v, err = r.locateIn(ctx, v, &l); err != nil {
+			return nil, err
 		}
 	}
 	place := &Place{Hash: l.Hash, Shard: l.Hash.Shard(v.ShardBits())}

@@ -95,24 +95,19 @@ func (r *Retriever) locate(ctx context.Context, q *lookup) (found, View, error) 
 
 // locateIn walks v. When the store says that a pack's object is not there, the
 // manifest may have moved on: it is asked for its newest view, and that is
-// walked. It returns the view that it walked last.
+// walked, unless it names the very same object. It returns the newest view that
+// it looked at.
 func (r *Retriever) locateIn(ctx context.Context, v View, q *lookup) (found, View, error) {
 	f, err := r.walk(ctx, v, q)
 	if !errors.Is(err, errMissing) {
 		return f, v, err
 	}
-	v = r.newest(ctx)
+	v, err = r.settle(ctx, q.Hash, err)
+	if err != nil {
+		return found{}, v, err
+	}
 	f, err = r.walk(ctx, v, q)
 	return f, v, r.missing(err)
-}
-
-// newest returns a confirmed view, or without a quorum the newest of this node.
-func (r *Retriever) newest(ctx context.Context) View {
-	v, err := r.confirm(ctx)
-	if err != nil {
-		return r.cfg.Manifest.View()
-	}
-	return v
 }
 
 // confirmed walks a view that a quorum has confirmed after the call began.
@@ -122,16 +117,6 @@ func (r *Retriever) confirmed(ctx context.Context, q *lookup) (found, View, erro
 		return found{}, nil, err
 	}
 	return r.locateIn(ctx, v, q)
-}
-
-// missing turns errMissing, when it stood in the newest view, into the error
-// that callers know.
-func (r *Retriever) missing(err error) error {
-	if !errors.Is(err, errMissing) {
-		return err
-	}
-	r.metrics.missingObjects.Inc()
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // confirm asks for a confirmed view within the time limit.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/raftmeta"
 )
 
@@ -54,6 +55,8 @@ func (a meta) Confirm(ctx context.Context) (View, error) {
 // Store is the part of a store that reads need. Errors as store.Reader's.
 type Store interface {
 	Get(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, error)
+	// Head is asked only of an object that seems damaged.
+	Head(ctx context.Context, key, version string) (store.Object, error)
 }
 
 // Originals opens the files of a source. Errors as source.Originals's.

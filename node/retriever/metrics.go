@@ -78,7 +78,7 @@ type metrics struct {
 	requests        [causes]prometheus.Counter
 	bytes           [causes]prometheus.Counter
 	falseCandidates prometheus.Counter
-	corrupt         prometheus.Counter
+	corrupt         [damages]prometheus.Counter
 	missingObjects  prometheus.Counter
 	lostRecords     prometheus.Counter
 }
@@ -93,6 +93,7 @@ func newMetrics(r *Retriever, reg prometheus.Registerer) (*metrics, error) {
 	reads := vector("reads_total", "Reads by how they ended, those that another node answered left out.", "outcome")
 	requests := vector("store_requests_total", "Requests to the store by what was asked for.", "cause")
 	bytes := vector("store_bytes_total", "Bytes read from the store by what was asked for.", "cause")
+	corrupt := vector("corrupt_total", "Times that a read met a pack that is not what was committed, by the kind of damage.", "kind")
 	m := &metrics{
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "des", Subsystem: "retriever", Name: "locate_seconds",
@@ -100,7 +101,6 @@ func newMetrics(r *Retriever, reg prometheus.Registerer) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 12), // 1 µs to 4 s
 		}),
 		falseCandidates: counter("false_candidates_total", "Records that the index named for a name that they do not have."),
-		corrupt:         counter("corrupt_total", "Times that stored bytes contradicted a checksum."),
 		missingObjects:  counter("missing_objects_total", "Times that the store did not have a pack of the newest manifest."),
 		lostRecords:     counter("lost_records_total", "Times that a row said it is archived and the confirmed manifest had no record of it."),
 	}
@@ -111,10 +111,13 @@ func newMetrics(r *Retriever, reg prometheus.Registerer) (*metrics, error) {
 		m.requests[c] = requests.WithLabelValues(causeNames[c])
 		m.bytes[c] = bytes.WithLabelValues(causeNames[c])
 	}
+	for d := range damages {
+		m.corrupt[d] = corrupt.WithLabelValues(d.String())
+	}
 	if reg == nil {
 		return m, nil
 	}
-	collectors := []prometheus.Collector{reads, requests, bytes, m.seconds, m.falseCandidates, m.corrupt, m.missingObjects, m.lostRecords}
+	collectors := []prometheus.Collector{reads, requests, bytes, m.seconds, m.falseCandidates, corrupt, m.missingObjects, m.lostRecords}
 	for _, c := range append(collectors, cacheCollectors(r)...) {
 		if err := reg.Register(c); err != nil {
 			return nil, err

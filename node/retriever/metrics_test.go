@@ -120,7 +120,7 @@ func TestMetricsCountWhatTheySay(t *testing.T) {
 		"cache_hits_total{index}", 1, "cache_hits_total{data}", 1,
 	))
 	step("corrupt", open("corrupt", Query{}), m(
-		"reads_total{corrupt}", 1, "corrupt_total", 1, "store_requests_total{record}", 1, "store_bytes_total{record}", int(at.Length),
+		"reads_total{corrupt}", 1, "corrupt_total{flipped}", 1, "store_requests_total{record}", 1, "store_bytes_total{record}", int(at.Length),
 		"cache_hits_total{index}", 2, "cache_misses_total{data}", 1,
 	))
 	step("not found", open("never", Query{}), m("reads_total{not-found}", 1, "cache_hits_total{index}", 4))
@@ -150,8 +150,8 @@ func TestMetricsCountWhatTheySay(t *testing.T) {
 		}
 		defer f.Close()
 		_, err = part(t.Context(), &f, 0, 10)
-		wantOnly(t, err, ErrUnavailable)
-	}, m("reads_total{store}", 1, "store_requests_total{content}", 1, "missing_objects_total", 1, "cache_hits_total{index}", 2, "cache_hits_total{data}", 2))
+		wantOnly(t, err, desformat.ErrCorrupt)
+	}, m("reads_total{store}", 1, "store_requests_total{content}", 1, "corrupt_total{missing}", 1, "missing_objects_total", 1, "cache_hits_total{index}", 1, "cache_hits_total{data}", 1))
 
 	if n := before["des_retriever_locate_seconds"]; n != 16 {
 		t.Errorf("%v reads timed, want 16", n)

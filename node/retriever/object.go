@@ -2,6 +2,7 @@ package retriever
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -15,7 +16,8 @@ import (
 // object fetches ranges of one pack's object, and counts the requests for one
 // cause.
 type object struct {
-	store        Store
+	r            *Retriever
+	pack         *raftmeta.Pack
 	cause        string
 	key, version string
 	requests     prometheus.Counter
@@ -33,21 +35,28 @@ const (
 	causeRecord               // a whole record
 	causeHeader               // a record's header and name
 	causeContent              // a part of a large record
+	causeProof                // the size of an object that seems too short
 	causes
 )
 
-var causeNames = [causes]string{"index", "record", "header", "content"}
+var causeNames = [causes]string{"index", "record", "header", "content", "proof"}
 
 // object returns the fetcher for a pack.
 func (r *Retriever) object(p *raftmeta.Pack, c cause) object {
 	key, version := place(p)
-	return object{r.cfg.Store, causeNames[c], key, version, r.metrics.requests[c], r.metrics.bytes[c]}
+	return object{r, p, causeNames[c], key, version, r.metrics.requests[c], r.metrics.bytes[c]}
 }
 
 // Fetch gets one range of the object.
 func (o object) Fetch(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	if err := o.r.refused(o.pack, off, n); err != nil {
+		return nil, err
+	}
 	o.requests.Inc()
-	body, err := o.store.Get(store.WithCause(ctx, o.cause), o.key, o.version, off, n)
+	body, err := o.r.cfg.Store.Get(store.WithCause(ctx, o.cause), o.key, o.version, off, n)
+	if errors.Is(err, store.ErrBeyond) {
+		err = o.r.shorter(ctx, o.pack, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", o.key, err)
 	}

@@ -129,11 +129,11 @@ func (c candidate) check() error {
 func (c candidate) record(h *desformat.Header) (*Record, error) {
 	if h.Type != desformat.TypeVoid {
 		if h.Seq.Compare(c.pack.MinSeq) < 0 || h.Seq.Compare(c.pack.MaxSeq) > 0 {
-			return nil, fmt.Errorf("%w: record of seq %s in a pack of %s to %s", desformat.ErrCorrupt, h.Seq, c.pack.MinSeq, c.pack.MaxSeq)
+			return nil, fmt.Errorf("%w: seq %s in a pack of %s to %s", errOther, h.Seq, c.pack.MinSeq, c.pack.MaxSeq)
 		}
 		hash := h.Hash()
 		if !c.pack.Range.Contains(hash) || !slices.Contains(c.index.Lookup(hash, nil), c.loc) {
-			return nil, fmt.Errorf("%w: record %d is not the one that the index has there", desformat.ErrCorrupt, c.loc.Ordinal)
+			return nil, fmt.Errorf("%w: record %d is not the one that the index has there", errOther, c.loc.Ordinal)
 		}
 	}
 	return newRecord(c.pack, c.loc, h), nil

@@ -38,6 +38,10 @@ type Config struct {
 	SourceTimeout   time.Duration // of one question to a source; default 5 s
 	ConfirmTimeout  time.Duration // of one confirmation; default 5 s
 
+	// Damaged is told of a pack each time that a read finds it damaged; it returns
+	// at once and may be called at any time, also at once. nil: nobody is told.
+	Damaged func(desformat.PackID)
+
 	Misses     Limiter               // nil: misses are not limited
 	Registerer prometheus.Registerer // nil: the metrics are kept but not registered
 	Logger     *slog.Logger          // nil: slog.Default
@@ -90,6 +94,7 @@ type Retriever struct {
 	metrics *metrics
 	indexes *indexCache
 	records *recordCache
+	proofs  proofs
 	scratch sync.Pool // of *scratch
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/source"
-	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/node/store/storetest"
 	"github.com/datavision/desnode/raftmeta"
 )
@@ -339,7 +338,9 @@ func TestAnOpenFileIsNotContinuedWithAnotherVersion(t *testing.T) {
 	wantOnly(t, err, ErrUnavailable)
 }
 
-func TestAnObjectMissingInTheNewestViewIsUnavailable(t *testing.T) {
+// The store says that an object is missing and a quorum that it should be there:
+// that is damage.
+func TestAnObjectMissingInTheConfirmedViewIsCorrupt(t *testing.T) {
 	for _, warm := range []bool{false, true} {
 		t.Run(fmt.Sprint("index in memory ", warm), func(t *testing.T) {
 			w := newWorld(t)
@@ -350,12 +351,13 @@ func TestAnObjectMissingInTheNewestViewIsUnavailable(t *testing.T) {
 				prewarm(t, r)
 			}
 			w.store.Lose(p.Copies[0].Key)
+			before := w.store.Counts()
 			everyRead(t, r, "a", func(t *testing.T, err error) {
-				wantOnly(t, err, ErrUnavailable)
-				if !errors.Is(err, store.ErrNotFound) {
-					t.Errorf("%v does not tell that the object is missing", err)
-				}
+				checkCorrupt(t, err, p, "missing")
 			})
+			if spent := w.store.Counts().Sub(before); spent.Requests() != 1 {
+				t.Errorf("%d requests, want the first read's only", spent.Requests())
+			}
 			if n := count(r.metrics.missingObjects); n != 5 {
 				t.Errorf("%d missing objects counted, want one a read", n)
 			}
@@ -434,9 +436,6 @@ func TestLoadErrorsAreNotCached(t *testing.T) {
 	}{
 		{"index", func(*testing.T, *Retriever) {}, failing},
 		{"record", prewarm, failing},
-		{"record missing for a while", prewarm, func(context.Context, storetest.Call) storetest.Fault {
-			return storetest.Fault{Err: store.ErrNotFound}
-		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)

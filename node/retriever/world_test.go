@@ -464,3 +464,13 @@ func failing(_ context.Context, c storetest.Call) storetest.Fault {
 	}
 	return storetest.Fault{}
 }
+
+// corrupted returns how often damage was met, of the kinds given or of all.
+func corrupted(r *Retriever, kinds ...Damage) (n int64) {
+	for d, counter := range r.metrics.corrupt {
+		if len(kinds) == 0 || slices.Contains(kinds, Damage(d)) {
+			n += count(counter)
+		}
+	}
+	return n
+}

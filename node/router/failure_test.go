@@ -226,7 +226,7 @@ func TestOwnerWhoseStoreFailsIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.start("a", nil)
-	w.start("b", nil).wantError(t, "x", retriever.ErrUnavailable)
+	w.start("b", nil).wantError(t, "x", desformat.ErrCorrupt)
 }
 
 func TestOwnersCorruptDiskIsNotTheReaders(t *testing.T) {

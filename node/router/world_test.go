@@ -20,6 +20,7 @@ import (
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/retriever"
 	"github.com/datavision/desnode/node/source"
+	"github.com/datavision/desnode/node/store"
 	"github.com/datavision/desnode/node/store/storetest"
 	"github.com/datavision/desnode/raftmeta"
 	"github.com/datavision/desnode/ring"
@@ -229,6 +230,11 @@ func (n *node) Changed() <-chan struct{} { return nil }
 func (n *node) Get(ctx context.Context, key, version string, off, length int64) (io.ReadCloser, error) {
 	n.gets.Add(1)
 	return n.w.store.Get(ctx, key, version, off, length)
+}
+
+// Head is asked of objects that seem damaged.
+func (n *node) Head(ctx context.Context, key, version string) (store.Object, error) {
+	return n.w.store.Head(ctx, key, version)
 }
 
 // --- packs

@@ -182,7 +182,7 @@ func (f *Folder) Head(ctx context.Context, key, wanted string) (Object, error) {
 		return Object{}, f.explain("head", key, err)
 	}
 	if wanted != "" && wanted != version(info) {
-		return Object{}, fmt.Errorf("head %s: version %s, the folder holds %s: %w", key, wanted, version(info), ErrNotFound)
+		return Object{}, fmt.Errorf("head %s: version %s, the folder holds %s: %w: %w", key, wanted, version(info), ErrReplaced, ErrNotFound)
 	}
 	return object(key, info), nil
 }
@@ -228,7 +228,7 @@ func (f *Folder) section(ctx context.Context, file *os.File, key, wanted string,
 		return nil, f.explain("get", key, fs.ErrNotExist)
 	}
 	if wanted != "" && wanted != version(info) {
-		return nil, fmt.Errorf("get %s: version %s, the folder holds %s: %w", key, wanted, version(info), ErrNotFound)
+		return nil, fmt.Errorf("get %s: version %s, the folder holds %s: %w: %w", key, wanted, version(info), ErrReplaced, ErrNotFound)
 	}
 	if n, err = checkRange(key, info.Size(), off, n); err != nil {
 		return nil, err
@@ -242,7 +242,7 @@ func checkRange(key string, size, off, n int64) (int64, error) {
 		n = size - off
 	}
 	if off < 0 || off > size || n < 0 || n > size-off {
-		return 0, fmt.Errorf("get %s: %d bytes from %d, beyond the object's %d bytes", key, n, off, size)
+		return 0, fmt.Errorf("get %s: %d bytes from %d of %d: %w", key, n, off, size, ErrBeyond)
 	}
 	return n, nil
 }

@@ -197,7 +197,7 @@ func (s *S3) emptyPart(ctx context.Context, p part) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if p.n < 0 && p.off != o.Size || p.off > o.Size {
-		return nil, fmt.Errorf("get %s: %d bytes from %d, beyond the object's %d bytes", p.key, p.n, p.off, o.Size)
+		return nil, fmt.Errorf("get %s: %d bytes from %d of %d: %w", p.key, p.n, p.off, o.Size, ErrBeyond)
 	}
 	return io.NopCloser(bytes.NewReader(nil)), nil
 }
@@ -253,8 +253,11 @@ func checkAnswer(p part, out *s3.GetObjectOutput) (int64, error) {
 	if err != nil || from != p.off {
 		return 0, fmt.Errorf("get %s: the server answered a range from %d with %q", p.key, p.off, aws.ToString(out.ContentRange))
 	}
+	if p.n >= 0 && p.n > size-p.off {
+		return 0, fmt.Errorf("get %s: %d bytes from %d of %d: %w", p.key, p.n, p.off, size, ErrBeyond)
+	}
 	if p.n >= 0 && length != p.n || p.n < 0 && length != size-p.off {
-		return 0, fmt.Errorf("get %s: %d bytes from %d, beyond the object's %d bytes", p.key, p.n, p.off, size)
+		return 0, fmt.Errorf("get %s: %d bytes from %d of %d answered with %d", p.key, p.n, p.off, size, length)
 	}
 	return length, nil
 }
@@ -274,12 +277,12 @@ func contentRange(h string) (from, size int64, err error) {
 // getFailed explains a GET that failed.
 func (s *S3) getFailed(ctx context.Context, r s3Role, p part, err error) error {
 	switch {
-	case errors.Is(err, ErrReplaced):
+	case errors.Is(err, ErrReplaced), errors.Is(err, ErrBeyond):
 		return err
 	case refusedCondition(err):
 		return notThatVersion("get", p.key, p.version)
 	case errStatus(err) == http.StatusRequestedRangeNotSatisfiable:
-		return fmt.Errorf("get %s: %d bytes from %d, beyond the object's end", p.key, p.n, p.off)
+		return fmt.Errorf("get %s: %d bytes from %d: %w", p.key, p.n, p.off, ErrBeyond)
 	default:
 		return s.explain(ctx, call{"get", p.key, r, rightGet}, err)
 	}
@@ -368,7 +371,7 @@ func (r *s3Stream) resume(broke error) error {
 			return nil
 		}
 		r.body = http.NoBody
-		if status := errStatus(err); status != 0 && blame(status) == nil || errors.Is(err, ErrNotFound) {
+		if status := errStatus(err); status != 0 && blame(status) == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrBeyond) {
 			// The object was whole when the stream began, so this says that it is
 			// gone now, not that it was never there.
 			return fmt.Errorf("get %s: the stream broke (%w), and the rest is refused: %w", r.part.key, broke, r.s.getFailed(r.ctx, r.role, r.part, err))

@@ -24,6 +24,9 @@ var (
 	ErrNotFound = errors.New("object not found")
 	// ErrExists: Put found another object at the key and left it alone.
 	ErrExists = errors.New("object exists")
+	// ErrBeyond: the store answered that the object (or that version of it) ends
+	// before the bytes that were asked for.
+	ErrBeyond = errors.New("beyond the object's end")
 	// ErrBadKey: the key is empty, absolute, or has an empty, "." or ".." segment.
 	ErrBadKey = errors.New("bad object key")
 )
@@ -45,7 +48,7 @@ type Body interface {
 // Reader is the part of a store that changes nothing.
 type Reader interface {
 	// Get streams n bytes from offset off; n < 0 means to the end. A non-empty
-	// version asks for that version only. Asking beyond the end is an error.
+	// version asks for that version only. Asking beyond the end is ErrBeyond.
 	// The caller closes the stream.
 	Get(ctx context.Context, key, version string, off, n int64) (io.ReadCloser, error)
 	// Head describes the object without reading it.

@@ -68,7 +68,7 @@ func (m *memory) Get(ctx context.Context, key, version string, off, n int64) (io
 		n = size - off
 	}
 	if off < 0 || n < 0 || off > size || n > size-off {
-		return nil, fmt.Errorf("get %s: %d bytes from %d of %d", key, n, off, size)
+		return nil, fmt.Errorf("get %s: %d bytes from %d of %d: %w", key, n, off, size, store.ErrBeyond)
 	}
 	return io.NopCloser(bytes.NewReader(o.bytes[off : off+n])), nil
 }

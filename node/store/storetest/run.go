@@ -169,6 +169,9 @@ func beyond(t *testing.T, s store.Store) {
 		if err == nil || errors.Is(err, store.ErrNotFound) {
 			t.Errorf("get %s from %d, %d bytes: %q, %v; want an error other than ErrNotFound", c.key, c.off, c.n, got, err)
 		}
+		if possible := c.off >= 0 && c.n <= 100; possible && (!errors.Is(err, store.ErrBeyond) || errors.Is(err, store.ErrUnavailable)) {
+			t.Errorf("get %s from %d, %d bytes: %v; want ErrBeyond", c.key, c.off, c.n, err)
+		}
 	}
 }
 
