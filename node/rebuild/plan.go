@@ -46,15 +46,11 @@ func planOf(v *raftmeta.View) (p Plan, modIndex uint64, err error) {
 	return p, modIndex, nil
 }
 
-// deadTokens says of which tokens no pack can be committed any more that the
-// base does not name.
+// deadTokens are those under which the base knows objects that are no packs, and
+// never were: announced, their leases over, not committed. Of an object that it
+// does not know it says nothing, even if the token is behind it: its state may
+// have been put back, or the object was away while its own life began.
 type deadTokens struct {
-	Generation uint64            `json:"generation"`
-	Applied    uint64            `json:"applied"` // Raft index
-	Live       []desformat.Token `json:"live,omitempty"`
-	// Garbage are the tokens of earlier generations under which it knows objects
-	// that are no packs. Of others it knows nothing: an object may have been away
-	// while its own life began.
 	Garbage []desformat.Token `json:"garbage,omitempty"`
 }
 
@@ -65,28 +61,18 @@ func deadOf(base *raftmeta.View, generation uint64) *deadTokens {
 	if base.Generation()+1 != generation {
 		return nil
 	}
-	d := &deadTokens{Generation: base.Generation(), Applied: base.Applied()}
+	d := &deadTokens{}
 	for _, u := range base.Uploads() {
-		if u.Token.Generation < base.Generation() && base.Garbage(u) {
+		if base.Garbage(u) {
 			d.Garbage = append(d.Garbage, u.Token)
 		}
-	}
-	for _, l := range base.Leases() {
-		d.Live = append(d.Live, l.Token)
 	}
 	return d
 }
 
-// has reports whether an object under token t that the base does not name as a
-// pack is none: its lease ended before it was committed.
+// has reports whether an object under token t is no pack.
 func (d *deadTokens) has(t desformat.Token) bool {
-	switch {
-	case d == nil, slices.Contains(d.Live, t):
-		return false
-	case t.Generation < d.Generation:
-		return slices.Contains(d.Garbage, t)
-	}
-	return t.Generation == d.Generation && t.Index <= d.Applied
+	return d != nil && slices.Contains(d.Garbage, t)
 }
 
 // begin returns the plan, made and stored now when there is none yet.
