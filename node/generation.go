@@ -113,7 +113,7 @@ func (n *Node) knowsAll(v *raftmeta.View) error {
 }
 
 // surely reports whether a hit is known to be the newest version.
-func (n *Node) surely() bool { return n.meta.Leader() != "" && n.knowsAll(n.meta.View()) == nil }
+func (n *Node) surely() bool { return n.meta.InTouch() && n.knowsAll(n.meta.View()) == nil }
 
 // wholeManifest is the manifest as the retriever asks it: a miss is confirmed only
 // while the manifest is whole.

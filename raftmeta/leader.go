@@ -342,3 +342,18 @@ func (m *Meta) Leader() NodeID {
 		return ""
 	}
 }
+
+// InTouch reports whether this node leads, or heard from its leader less than
+// an election time ago. Without that the manifest may have gone on elsewhere: a
+// node that was frozen or cut off names its former leader a moment longer. It
+// costs nothing and is a hint as Leader is: a leader that was frozen learns only
+// from its next round that another has followed it.
+func (m *Meta) InTouch() bool {
+	switch id := m.Leader(); id {
+	case "":
+		return false
+	case m.cfg.Node:
+		return true
+	}
+	return time.Since(m.raft.LastContact()) <= m.cfg.election()
+}

@@ -3,6 +3,7 @@ package raftmeta
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -431,5 +432,42 @@ func TestReportsCauseNoWriting(t *testing.T) {
 		if now, written := quiet(), lead.View().Pack(packID(1)).AddIndex; now > written+3 { // its release, and up to two reports
 			t.Errorf("a pack added at %d is recorded up to %d", written, now)
 		}
+	})
+}
+
+// TestNodeOutOfTouch: a node that is cut off stops saying that it is in touch
+// with its leader an election's time later, whomever it still names; one that
+// hears again says so.
+func TestNodeOutOfTouch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCluster(t, 3)
+		lead := c.leaderAmong(c.nodes...)
+		other := c.others(lead)[0]
+		time.Sleep(time.Second) // virtual
+		if !lead.InTouch() || !other.InTouch() {
+			t.Fatalf("the leader is in touch: %v, a follower: %v", lead.InTouch(), other.InTouch())
+		}
+		c.cut(slices.Index(c.nodes, other))
+		named := false
+		for end := time.Now().Add(2 * other.cfg.election()); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if time.Since(other.raft.LastContact()) > other.cfg.election() {
+				named = named || other.Leader() != ""
+				if other.InTouch() {
+					t.Fatal("in touch with a leader that it has not heard for an election's time")
+				}
+			}
+		}
+		if !named {
+			t.Error("it named no leader at any such moment, so this proves nothing")
+		}
+		c.heal()
+		c.leaderAmong(c.nodes...)
+		for range 1000 {
+			if other.InTouch() {
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // virtual
+		}
+		t.Error("never in touch again")
 	})
 }
