@@ -218,10 +218,14 @@ func leadsOut(t reflect.Type) bool {
 // what they call.
 func TestWritePathCallsTheSystemNowhereElse(t *testing.T) {
 	seams := map[string][]string{
-		"packer/spool.go": {"os.MkdirAll", "os.ReadDir", "os.OpenFile", "os.Remove", "os.O_RDWR", "os.O_CREATE", "os.O_EXCL",
-			"syscall.ENOSPC", "syscall.EDQUOT", "filepath.Join"},
-		"keeper/disk.go": {"os.OpenFile", "os.Link", "os.Rename", "os.Open", "os.O_TRUNC", "os.O_CREATE", "os.O_RDWR", "os.O_APPEND",
-			"filepath.Join"},
+		"packer/spool.go": {
+			"os.MkdirAll", "os.ReadDir", "os.OpenFile", "os.Remove", "os.O_RDWR", "os.O_CREATE", "os.O_EXCL",
+			"syscall.ENOSPC", "syscall.EDQUOT", "filepath.Join",
+		},
+		"keeper/disk.go": {
+			"os.OpenFile", "os.Link", "os.Rename", "os.Open", "os.O_TRUNC", "os.O_CREATE", "os.O_RDWR", "os.O_APPEND",
+			"filepath.Join",
+		},
 		// Which machine this is, looked up once.
 		"keeper/host.go": {"os.ReadFile", "os.Hostname"},
 		// Spelling of paths.

@@ -36,21 +36,6 @@ func (d *disk) powerCut() {
 	}
 }
 
-// dirty reports whether a power cut would lose something.
-func (d *disk) dirty() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !maps.Equal(d.names, d.durable) {
-		return true
-	}
-	for _, f := range d.names {
-		if !slices.Equal(f.bytes, f.durable) {
-			return true
-		}
-	}
-	return false
-}
-
 func (d *disk) open(name string, empty bool) *handle {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,12 +160,6 @@ func (s *spool) Remove(name string) error {
 	}
 	delete(s.files, name)
 	return nil
-}
-
-func (s *spool) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.files)
 }
 
 // spooled is a file that one goroutine uses.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/datavision/desnode/desformat"
 	"github.com/datavision/desnode/node/backup"
@@ -67,9 +66,6 @@ func (w *world) check(when string) {
 func states() []source.State {
 	return []source.State{source.Active, source.Marked, source.Packed, source.DeletedSource, source.Failed}
 }
-
-// verifiedWithin is how fresh a verification must be where an original is gone.
-const verifiedWithin = 24 * time.Hour
 
 // proven reports whether a live, acknowledged, verified and undamaged pack holds
 // the file's content, and its object in the store does so too.

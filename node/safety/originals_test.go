@@ -152,7 +152,7 @@ func (f *opened) Close() error { return nil }
 
 func (f *opened) Read(p []byte) (int, error) {
 	n, err := f.Reader.Read(p)
-	if err != io.EOF { //nolint:errorlint // io.Reader's contract is the bare io.EOF
+	if err != io.EOF {
 		return n, err
 	}
 	f.of.mu.Lock()

@@ -49,7 +49,7 @@ func (t *rows) edit(tb testing.TB, id, column string, value any) {
 	case "status":
 		r.State = source.State(text)
 	case "archive_version":
-		r.Version = uint32(number) //nolint:gosec // a test's
+		r.Version = uint32(number)
 	case "archive_attempts":
 		r.Attempts = int(number)
 	case "size":

@@ -272,7 +272,7 @@ func (t *rows) Backlog(ctx context.Context, bits uint8, d source.Due) ([]source.
 	due := t.sorted(func(r *row) bool { return isDue(r, d) })
 	slices.SortStableFunc(due, func(a, b *row) int { return cmp.Compare(a.hash, b.hash) })
 	for _, r := range due {
-		rng, err := desformat.NewRange(uint32(r.hash>>(desformat.MaxRangeBits-bits)), bits) //nolint:gosec // the top 32 bits of a hash
+		rng, err := desformat.NewRange(uint32(r.hash>>(desformat.MaxRangeBits-bits)), bits)
 		if err != nil {
 			return nil, err
 		}

@@ -105,7 +105,7 @@ const sampled = 400
 
 // sample picks n of a list, the same ones every time.
 func sample[T any](list []T, n int) []T {
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // not a secret
+	r := rand.New(rand.NewPCG(1, 2))
 	list = slices.Clone(list)
 	r.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	return list[:min(n, len(list))]

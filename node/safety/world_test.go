@@ -68,7 +68,6 @@ type entry struct {
 	name, path string
 	id         string // of its row
 	versions   [][]byte
-	archived   int // versions before this one are of no interest any more
 }
 
 func (e *entry) now() []byte { return e.versions[len(e.versions)-1] }
