@@ -177,7 +177,7 @@ func TestEveryPartIsWiredThroughTheGate(t *testing.T) {
 		}},
 		{iface[keeper.Config](), map[string]string{
 			"Manifest": gate, "Commands": gate, "Store": gate, "Sources": gate, "Disk": gate, "Uploads": gate,
-			"OthersKeep": read, "AllSources": read, "Current": gate, "Newer": gate,
+			"OthersKeep": read, "AllSources": read, "Current": gate, "Newer": gate, "Suspects": read,
 		}},
 		{iface[backup.Config](), map[string]string{"Manifest": gate, "Store": gate, "Current": gate}},
 		{iface[rebuild.Config](), map[string]string{
