@@ -14,13 +14,14 @@ OUTAGE   ?= 1m
 KILL     ?= -kills 50 -files 10000
 CLUSTER  ?=
 CHAOS    ?=
+REBUILD  ?=
 
 # What one node of the developer's environment does: mark, pack, keep, in any
 # combination; empty: it only serves reads.
 WORK     ?= mark,pack,keep
 
 .PHONY: help demo build test test-short test-deps bench fuzz lint fmt check kill-test outage-test cluster-test clean
-.PHONY: chaos chaos-long mutants
+.PHONY: chaos chaos-long rebuild-test mutants
 .PHONY: dev-up dev-node dev-cluster dev-mark dev-pack dev-keep dev-read image compose-e2e ring-study
 
 help: ## list the targets
@@ -115,6 +116,9 @@ chaos: bin/desnode-chaos test-deps ## break a cluster of five in every way for f
 
 chaos-long: bin/desnode-chaos test-deps ## the same for an hour, with 200 kills and every fault at least five times
 	$(GO) run ./chaos/storm -bin bin/desnode-chaos -for 1h $(CHAOS)
+
+rebuild-test: build test-deps ## lose the nodes and the state columns of a million archived files, rebuild, and compare (REBUILD='-files 100000')
+	$(GO) run ./chaos/rebuildtest -bin bin/desnode $(REBUILD)
 
 mutants: ## break one safety rule at a time, and check that a test notices each
 	$(GO) run ./chaos/mutants
