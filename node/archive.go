@@ -28,6 +28,9 @@ const (
 // states are durable all along; an archive run that is cut goes on by itself.
 func (n *Node) Archive(ctx context.Context, req api.ArchiveRequest, send func(api.ArchiveEvent) error) error {
 	err := n.archive(ctx, req, send)
+	if ctx.Err() != nil { // whoever asked has gone; no database is to blame
+		return tableProblem(err)
+	}
 	told := sourceProblem(err)
 	if told != err { //nolint:errorlint // whether it is the very same
 		n.log.WarnContext(ctx, "an archive run ended early", "err", err)
